@@ -1,0 +1,42 @@
+# Needs git, make and Python 3.11 or newer; everything else is fetched and locked (uv.lock, bus/platform/kafka.lock.toml).
+# No rule names the directory it is in: that name may hold spaces and any letters.
+
+PYTHON ?= $(shell for each in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$each -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$each && break; done)
+ARGS ?=
+MAKEFLAGS += --no-print-directory
+VENV := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint dev soak check-python
+
+help:
+	@echo 'make setup   make .venv: then .venv/bin/bus is ready'
+	@echo 'make demo    the whole flow on mock agencies; ARGS="--seconds 60 --json" goes to `bus demo`'
+	@echo 'make test    style, types, import rules and tests'
+	@echo 'make lint    the same without the tests'
+	@echo 'make soak    the tests of the whole flow, for longer and with more people'
+
+check-python:
+	@test -n '$(PYTHON)' || { echo 'setup: Python 3.11 or newer is needed: apt-get install python3' >&2; exit 1; }
+
+setup: check-python
+	@$(PYTHON) tools/bootstrap.py
+
+dev: check-python
+	@$(PYTHON) tools/bootstrap.py --group dev
+
+demo: setup
+	@exec $(VENV)/bus demo $(ARGS)
+
+lint: dev
+	$(VENV)/ruff check .
+	$(VENV)/ruff format --check .
+	$(VENV)/python -m mypy
+	$(VENV)/lint-imports
+
+test: lint
+	$(VENV)/python -m pytest -q $(ARGS)
+
+soak: dev
+	LT_SOAK=1 $(VENV)/python -m pytest -q tests/pipeline $(ARGS)
