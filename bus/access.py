@@ -1,0 +1,75 @@
+"""Who connects with what: client configuration of each principal, from settings and the home's secrets.
+
+Principals: admin, operator, developer, register, engine, processors, capture-<domain>, agency-<agency>.
+An embedded broker's or database's address is in run/endpoints.json, written by the platform when it starts.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from bus.config import ConfigError, Settings
+
+ENDPOINTS = "endpoints.json"
+
+
+def endpoints(settings: Settings) -> dict[str, Any]:
+    """{"kafka": "127.0.0.1:PORT", "postgres": PORT} of the embedded parts. Raises ConfigError when nothing was started yet."""
+    path = settings.home / "run" / ENDPOINTS
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"no bus in {settings.home}: start one with `bus up`") from None
+    return found
+
+
+def bootstrap(settings: Settings) -> str:
+    return settings.kafka.bootstrap or str(endpoints(settings)["kafka"])
+
+
+def password(settings: Settings, principal: str) -> str:
+    return settings.secret(f"kafka-{principal}").decode()
+
+
+def confluent(settings: Settings, principal: str) -> dict[str, Any]:
+    """Connection settings for confluent-kafka."""
+    config = {
+        "bootstrap.servers": bootstrap(settings),
+        "security.protocol": settings.kafka.security_protocol,
+        "sasl.mechanism": settings.kafka.sasl_mechanism,
+        "sasl.username": principal,
+        "sasl.password": password(settings, principal),
+        "client.id": principal,
+        "allow.auto.create.topics": False,
+        "log_level": 3,
+    }
+    return config | ({"ssl.ca.location": settings.kafka.ssl_ca} if settings.kafka.ssl_ca else {})
+
+
+def kafka_python(settings: Settings, principal: str) -> dict[str, Any]:
+    """Connection settings for kafka-python."""
+    config = {
+        "bootstrap_servers": bootstrap(settings).split(","),
+        "security_protocol": settings.kafka.security_protocol,
+        "sasl_mechanism": settings.kafka.sasl_mechanism,
+        "sasl_plain_username": principal,
+        "sasl_plain_password": password(settings, principal),
+        "client_id": principal,
+    }
+    return config | ({"ssl_cafile": settings.kafka.ssl_ca} if settings.kafka.ssl_ca else {})
+
+
+def capture_dsn(settings: Settings, domain: str) -> str:
+    """The DSN of a domain's capture role, which sees this one database."""
+    return settings.postgres.dsn.get(domain) or _embedded_dsn(settings, domain, f"bus_{domain}")
+
+
+def owner_dsn(settings: Settings, domain: str) -> str:
+    """The DSN of the agency itself: mock life and ground truth only, never the bus. Embedded databases only."""
+    return _embedded_dsn(settings, domain, f"agency_{domain}")
+
+
+def _embedded_dsn(settings: Settings, domain: str, role: str) -> str:
+    secret = settings.secret(f"postgres-{role}").decode()
+    return f"host=127.0.0.1 port={endpoints(settings)['postgres']} dbname={domain} user={role} password={secret}"

@@ -1,0 +1,94 @@
+"""Datasets: one row schema under schemas/<domain>/<table>.avsc each, with the annotations the bus lives by.
+
+Beside plain Avro a row schema carries
+  primary_key: [column, ...]
+  register: true                      (the population register only)
+  people: [{role, pin, match: {register field: row field}}, ...]; the first one is the row's subject
+and each field
+  doc, pii: "basic" | "sensitive" (Decree 356/2025), and in the register's schema
+  compare: "name" | "date" | "sex" | "text" (how a sector's value is compared with it; see bus.core.matching).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bus.core import topics
+
+Schema = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """One person in a row: where the PIN stands and which row fields the register can check."""
+
+    name: str
+    pin: str
+    match: dict[str, str]
+    """Register field -> row field."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """One captured table. `name` is '<domain>.<table>'."""
+
+    name: str
+    domain: str
+    table: str
+    row: Schema
+    primary_key: tuple[str, ...]
+    people: tuple[Role, ...]
+    register: bool
+
+    @property
+    def topic(self) -> str:
+        return topics.change(self.name, self.register)
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """Column -> Avro type, in order."""
+        return {f["name"]: f["type"] for f in self.row["fields"]}
+
+    def personal(self) -> frozenset[str]:
+        """Columns that carry personal data."""
+        return frozenset(f["name"] for f in self.row["fields"] if f.get("pii"))
+
+
+class SchemaError(ValueError):
+    """A schema file breaks a rule; the message names file, field and remedy."""
+
+
+def load(root: Path) -> dict[str, Dataset]:
+    """All datasets under `root` (schemas/), by name, in name order. Raises SchemaError."""
+    found = [_read(path) for path in sorted(root.glob("*/*.avsc"))]
+    if not found:
+        raise SchemaError(f"no schemas under {root}: expected <domain>/<table>.avsc")
+    return {d.name: d for d in found}
+
+
+def register_of(datasets: dict[str, Dataset]) -> Dataset:
+    """The one dataset that is the population register. Raises SchemaError unless there is exactly one."""
+    found = [d for d in datasets.values() if d.register]
+    if len(found) != 1:
+        raise SchemaError(f'exactly one schema must say "register": true, found {[d.name for d in found]}')
+    return found[0]
+
+
+def _read(path: Path) -> Dataset:
+    try:
+        row = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise SchemaError(f"{path}: not JSON: {error}") from error
+    domain, table = path.parent.name, path.stem
+    names = {f["name"] for f in row.get("fields", ())}
+    roles = tuple(Role(p["role"], p["pin"], dict(p.get("match", {}))) for p in row.get("people", ()))
+    key = tuple(row.get("primary_key", ()))
+    named = [*key, *(n for r in roles for n in (r.pin, *r.match.values()))]
+    if missing := sorted(set(named) - names):
+        raise SchemaError(f"{path}: primary_key or people name columns that the record lacks: {', '.join(missing)}")
+    if row.get("name") != table or not key:
+        raise SchemaError(f"{path}: the record's name must be {table!r} and primary_key must not be empty")
+    return Dataset(f"{domain}.{table}", domain, table, row, key, roles, bool(row.get("register")))

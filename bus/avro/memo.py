@@ -1,0 +1,25 @@
+"""A bounded memory of computed values, used as a dict so that a hit costs one look-up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import TypeVar
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+MEMO_ENTRIES = 65_536
+
+
+class Memo(dict[K, V]):
+    """`memo[key]` is `make(key)`. When full it is emptied: what is in use comes back at once, and nothing has to be ordered."""
+
+    def __init__(self, make: Callable[[K], V], entries: int = MEMO_ENTRIES) -> None:
+        super().__init__()
+        self._make, self._entries = make, entries
+
+    def __missing__(self, key: K) -> V:
+        value = self._make(key)
+        if len(self) >= self._entries:
+            self.clear()
+        self[key] = value
+        return value

@@ -1,0 +1,166 @@
+"""One frozen settings tree: built-in defaults < the home's settings.yaml < environment (BUS_ENGINE__WORKERS=4) < flags.
+
+A home (default .bus/) holds everything one running bus leaves on disk: secrets/, kafka/, postgres/, replica/, log/, run/.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parent.parent
+"""The checkout: schemas/, connectors/ and deploy/ lie here."""
+SETTINGS_FILE = "settings.yaml"
+ENV_PREFIX = "BUS_"
+
+
+class ConfigError(ValueError):
+    """A setting is unknown or of the wrong type; the message names it, where it came from and what is allowed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kafka:
+    bootstrap: str = ""
+    """host:port,… of an existing cluster; empty: the embedded broker."""
+    security_protocol: str = "SASL_PLAINTEXT"
+    """SASL_PLAINTEXT on loopback only; SASL_SSL wherever a port leaves the machine."""
+    sasl_mechanism: str = "SCRAM-SHA-512"
+    ssl_ca: str = ""
+    """File with the CA of an existing cluster."""
+    heap_mb: int = 512
+    """Java heap of the embedded broker."""
+    lanes: int = 8
+    """Partitions of every pipeline topic; fixed when a cluster is created."""
+    replication: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Postgres:
+    dsn: Mapping[str, str] = field(default_factory=dict)
+    """domain: DSN of the capture role, for databases that exist already; a domain not named here is embedded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    batch_events: int = 10_000
+    """Most events in one Kafka transaction."""
+    linger_ms: int = 20
+    """Longest wait for more events before a non-empty batch commits."""
+    heartbeat_seconds: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    workers: int = 2
+    batch_events: int = 10_000
+    poll_ms: int = 20
+    """Longest wait for input before an unfilled batch is processed."""
+    max_record_bytes: int = 1_048_576
+    register_wait_seconds: float = 600.0
+    """How long a worker waits at start for the register replica to be complete."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    home: Path = Path(".bus")
+    kafka: Kafka = Kafka()
+    postgres: Postgres = Postgres()
+    capture: Capture = Capture()
+    engine: Engine = Engine()
+    agreements: Path = ROOT / "deploy" / "agreements"
+    schemas: Path = ROOT / "schemas"
+    log_level: str = "info"
+
+    def secret_file(self, name: str) -> Path:
+        return self.home / "secrets" / name
+
+    def secret(self, name: str) -> bytes:
+        """The bytes of a secret file. Raises ConfigError when it does not exist."""
+        path = self.secret_file(name)
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            raise ConfigError(
+                f"no secret {name!r} in {path.parent}: run `bus up` once, or put the file there with mode 0600"
+            ) from None
+
+
+def load(home: Path | None = None, flags: Mapping[str, Any] | None = None, env: Mapping[str, str] | None = None) -> Settings:
+    """Settings of one home. `flags` are dotted names to values, as 'engine.workers'. Raises ConfigError."""
+    env = os.environ if env is None else env
+    place = Path(home or env.get("BUS_HOME") or ".bus").absolute()
+    merged: dict[str, Any] = {}
+    file = place / SETTINGS_FILE
+    if file.exists():
+        document = _yaml(file.read_text(encoding="utf-8"), str(file)) or {}
+        _merge(merged, document, str(file))
+    for name, value in env.items():
+        if name.startswith(ENV_PREFIX) and name != "BUS_HOME":
+            _put(merged, name[len(ENV_PREFIX) :].lower().split("__"), _yaml(value, name))
+    for dotted, value in (flags or {}).items():
+        _put(merged, dotted.split("."), value)
+    merged["home"] = place
+    return typing.cast(Settings, _build(Settings, merged, ""))
+
+
+def _yaml(text: str, origin: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"{origin}{where}: not YAML: {getattr(error, 'problem', None) or 'unreadable'}") from None
+
+
+def _merge(into: dict[str, Any], document: Any, origin: str) -> None:
+    if not isinstance(document, dict):
+        raise ConfigError(f"{origin}: expected a mapping of settings")
+    into.update(document)
+
+
+def _put(into: dict[str, Any], path: list[str], value: Any) -> None:
+    for step in path[:-1]:
+        into = into.setdefault(step, {})
+    into[path[-1]] = value
+
+
+def _build(kind: type, values: Any, at: str) -> Any:
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"{at or 'settings'}: expected a mapping, got {type(values).__name__}")
+    hints = typing.get_type_hints(kind)
+    known = {f.name: hints[f.name] for f in dataclasses.fields(kind)}
+    made: dict[str, Any] = {}
+    for name, value in values.items():
+        dotted = f"{at}.{name}" if at else str(name)
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, 1)
+            raise ConfigError(
+                f"unknown setting {dotted!r}" + (f": did you mean {near[0]!r}?" if near else f": known are {', '.join(known)}")
+            )
+        made[name] = _convert(known[name], value, dotted)
+    return kind(**made)
+
+
+def _convert(kind: Any, value: Any, at: str) -> Any:
+    if dataclasses.is_dataclass(kind):
+        return _build(typing.cast(type, kind), value, at)
+    if typing.get_origin(kind) is not None:
+        if isinstance(value, Mapping):
+            return {str(k): str(v) for k, v in value.items()}
+    elif kind is Path:
+        return Path(value)
+    elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    elif kind is str and isinstance(value, str | int | float):
+        return str(value)
+    elif isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+        return value
+    raise ConfigError(f"{at}: expected {getattr(kind, '__name__', 'a mapping')}, got {value!r}")

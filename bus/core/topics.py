@@ -1,0 +1,30 @@
+"""Topic names. A dataset is named '<domain>.<table>'; an agreement '<agency>.<name>'."""
+
+from __future__ import annotations
+
+AUDIT = "bus.audit"
+"""One audit line for each lane of each engine transaction."""
+LANES = "bus.lanes"
+"""Compacted, partition = lane: the last `seq` of each agreement and the inputs' offsets, written in the same transaction."""
+POSITIONS = "bus.positions"
+"""Compacted, one partition, key = database: how far capture has got, written in the records' own transaction."""
+SCHEMAS = "_schemas"
+"""Compacted, one partition: schemas and ids in Confluent's record layout."""
+SANDBOX_PREFIX = "sandbox."
+
+
+def change(dataset: str, register: bool = False) -> str:
+    """Where capture publishes a dataset; the register's own topic has the dataset's bare name."""
+    return dataset if register else f"change.{dataset}"
+
+
+def verified(dataset: str) -> str:
+    return f"verified.{dataset}"
+
+
+def dead(dataset: str) -> str:
+    return f"dead.{dataset}"
+
+
+def agency(agreement: str) -> str:
+    return f"agency.{agreement}"

@@ -1,0 +1,217 @@
+"""Every metric and every log event of the bus, in one catalogue that is also the documentation.
+
+Metrics: `counter("bus_captured_events_total").labels(dataset="civil.birth").inc()`; a name that is not in METRICS raises.
+Logs: `log = logger("capture", "civil")`, `log.info("snapshot_started", table="birth")`; an event that is not in EVENTS raises.
+Labels and log fields carry names, counts and positions, never a row, a PIN, a name or a key.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import prometheus_client as prometheus
+import structlog
+
+Kind = Literal["counter", "gauge", "histogram"]
+_LATENCY_BUCKETS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1, 2, 5, 15, 60)
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    kind: Kind
+    labels: tuple[str, ...]
+    unit: str
+    help: str
+
+
+METRICS: dict[str, Metric] = {
+    # capture
+    "bus_captured_events_total": Metric("counter", ("dataset", "op"), "events", "Change events committed to Kafka"),
+    "bus_capture_transactions_total": Metric("counter", ("database",), "transactions", "Kafka transactions committed by capture"),
+    "bus_capture_lag_seconds": Metric("gauge", ("database",), "seconds", "Age of the newest commit captured, 0 when caught up"),
+    "bus_replication_slot_retained_bytes": Metric("gauge", ("database",), "bytes", "WAL the slot keeps from being recycled"),
+    "bus_snapshot_rows_total": Metric("counter", ("dataset",), "rows", "Rows read by the initial snapshot"),
+    "bus_snapshot_progress_ratio": Metric("gauge", ("database",), "0 to 1", "Initial snapshot: rows read of the estimate"),
+    "bus_capture_streaming": Metric("gauge", ("database",), "0 or 1", "1 while streaming, 0 during the snapshot"),
+    # register replica
+    "bus_register_people": Metric("gauge", (), "people", "People in the replica"),
+    "bus_register_lag_records": Metric("gauge", (), "records", "Register records not yet in the replica"),
+    "bus_register_ready": Metric("gauge", (), "0 or 1", "1 once the replica is complete enough to verify against"),
+    # engine
+    "bus_engine_events_total": Metric("counter", ("dataset",), "events", "Events processed and committed"),
+    "bus_engine_transactions_total": Metric(
+        "counter", ("result",), "transactions", "Engine transactions by result (committed, aborted)"
+    ),
+    "bus_engine_batch_seconds": Metric("histogram", (), "seconds", "From a batch's first record read to its commit"),
+    "bus_engine_lag_records": Metric(
+        "gauge", ("dataset",), "records", "Input records not yet processed, over this worker's lanes"
+    ),
+    "bus_engine_lanes": Metric("gauge", (), "lanes", "Lanes this worker owns"),
+    "bus_verdicts_total": Metric("counter", ("dataset", "verdict"), "events", "Verification outcomes"),
+    "bus_outcomes_total": Metric(
+        "counter", ("agreement", "dataset", "outcome"), "events", "What each agreement made of the events"
+    ),
+    "bus_dead_letters_total": Metric("counter", ("dataset", "code"), "events", "Events that could not be processed"),
+    "bus_end_to_end_seconds": Metric("histogram", ("dataset",), "seconds", "Commit at the source to commit of the deliveries"),
+    # processors
+    "bus_mismatches_windowed": Metric("gauge", ("dataset", "field"), "events", "Mismatches in the last closed window"),
+    "bus_verified_windowed": Metric("gauge", ("dataset", "status"), "events", "Verified events in the last closed window"),
+    "bus_window_end_timestamp_seconds": Metric("gauge", (), "Unix seconds", "End of the last closed window"),
+    "bus_processor_events_total": Metric("counter", (), "events", "Verified events that the processor took in"),
+    "bus_processor_unreadable_total": Metric("counter", (), "events", "Records that the processor could not decode"),
+    "bus_processor_behind_seconds": Metric("gauge", (), "seconds", "How far windows close later than they should"),
+    # platform
+    "bus_process_up": Metric("gauge", ("process",), "0 or 1", "1 while the supervisor sees the process alive"),
+    "bus_process_restarts_total": Metric("counter", ("process",), "restarts", "Restarts by the supervisor"),
+}
+
+EVENTS: dict[str, str] = {
+    "process_started": "a process of the bus has started",
+    "process_stopping": "a process was asked to stop",
+    "process_failed": "a process gives up; `reason` says why and what to do",
+    "snapshot_started": "the initial snapshot begins or resumes",
+    "snapshot_finished": "all tables are read; streaming follows",
+    "streaming_started": "logical replication runs",
+    "heartbeat": "a heartbeat passed through the slot",
+    "capture_waiting": "the database or Kafka is not reachable or not ready; capture tries again after a pause",
+    "slot_created": "a replication slot was made; the snapshot follows",
+    "columns_ignored": "a table has columns that its schema does not name; they never flow",
+    "position_forgotten": "capture of this database begins anew with a snapshot",
+    "register_ready": "the replica is complete",
+    "register_awaited": "a worker waits for the replica to be complete",
+    "lanes_assigned": "this worker now owns these lanes",
+    "lanes_revoked": "these lanes go to another worker",
+    "transaction_aborted": "a Kafka transaction was aborted; the batch is read again",
+    "consumer_replaced": "the group's coordinator shut this member out; it joins anew",
+    "producer_replaced": "the producer was thrown away after an indefinite error",
+    "dead_letter": "an event could not be processed; topic, partition, offset and code only",
+    "library": "a line of a library that we run, such as Faust; `library` says which",
+    "child_started": "the supervisor started a process",
+    "child_exited": "a process ended; it is started again after a pause",
+}
+
+_registry = prometheus.CollectorRegistry()
+_made: dict[str, Any] = {}
+
+
+def counter(name: str) -> prometheus.Counter:
+    made: prometheus.Counter = _instrument(name, "counter")
+    return made
+
+
+def gauge(name: str) -> prometheus.Gauge:
+    made: prometheus.Gauge = _instrument(name, "gauge")
+    return made
+
+
+def histogram(name: str) -> prometheus.Histogram:
+    made: prometheus.Histogram = _instrument(name, "histogram")
+    return made
+
+
+def _instrument(name: str, kind: Kind) -> Any:
+    spec = METRICS[name]
+    if spec.kind != kind:
+        raise TypeError(f"{name} is a {spec.kind}")
+    if name not in _made:
+        made: dict[Kind, Any] = {"counter": prometheus.Counter, "gauge": prometheus.Gauge, "histogram": prometheus.Histogram}
+        extra = {"buckets": _LATENCY_BUCKETS} if kind == "histogram" else {}
+        _made[name] = made[kind](name, spec.help, spec.labels, registry=_registry, **extra)
+    return _made[name]
+
+
+def serve(port: int = 0) -> int:
+    """Expose /metrics on loopback; returns the port (0 picks a free one). Process metrics (RSS, CPU) included."""
+    prometheus.ProcessCollector(registry=_registry)
+    server, _ = prometheus.start_http_server(port, addr="127.0.0.1", registry=_registry)
+    return int(server.server_port)
+
+
+def start(home: Path, process: str, level: str = "info") -> None:
+    """What every process of the bus does first: logging, /metrics on a free loopback port, and run/<process>.json
+    ({"pid", "metrics_port", "started_at"}), by which the supervisor and Prometheus find it."""
+    configure_logging(level)
+    run = home / "run"
+    run.mkdir(parents=True, exist_ok=True)
+    about = {"pid": os.getpid(), "metrics_port": serve(), "started_at": time.time()}
+    part = run / f"{process}.json.part"
+    part.write_text(json.dumps(about), encoding="utf-8")
+    part.replace(run / f"{process}.json")
+
+
+def _known_event(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    if event["event"] not in EVENTS:
+        raise KeyError(f"log event {event['event']!r} is not in the catalogue")
+    return event
+
+
+def _tracebacks(human: bool) -> Any:
+    """Tracebacks without local variables, which can be a person's data. On a terminal the renderer writes them."""
+    if human:
+        return lambda _, __, event: event
+    return structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
+
+
+def configure_logging(level: str = "info") -> None:
+    """JSON lines on stderr, or coloured text on a terminal. Called once, by the composition root."""
+    human = sys.stderr.isatty()
+    plain = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    renderer: Any = plain if human else structlog.processors.JSONRenderer(ensure_ascii=False)
+    structlog.configure(
+        processors=[
+            _known_event,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _tracebacks(human),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+def logger(process: str, instance: str = "") -> structlog.typing.FilteringBoundLogger:
+    """A logger bound to its process, e.g. ("capture", "civil")."""
+    bound: structlog.typing.FilteringBoundLogger = structlog.get_logger(process=process, instance=instance)
+    return bound
+
+
+def document() -> str:
+    """The catalogue as Markdown: docs/telemetry.md."""
+    lines = [
+        "# Metrics and log events",
+        "",
+        "Made by `python -m bus.telemetry > docs/telemetry.md` from the catalogue in `bus/telemetry.py`; a test compares them.",
+        "A name that is not in the catalogue cannot be used. Labels and log fields carry names, counts and positions only,",
+        "never a row, a PIN, a name or a key; a label's values are a closed list, or as many as datasets or agreements.",
+        "",
+        "## Metrics",
+        "Every process serves `/metrics` on a port of 127.0.0.1 of its own; `run/targets.json` of the home lists the ports",
+        "for Prometheus. Beside these each process tells its memory and CPU time as `process_*`, as usual.",
+        "",
+        "| metric | kind | labels | unit | what it says |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [f"| `{n}` | {m.kind} | {', '.join(m.labels)} | {m.unit} | {m.help} |" for n, m in METRICS.items()]
+    lines += [
+        "",
+        "## Log events",
+        "Logs go to stderr: JSON lines, or coloured text on a terminal; under `bus up` they go to the home's `log/`.",
+        "Each line has `event`, `level`, `timestamp`, `process` and `instance`, and the fields of its event.",
+        "",
+        "| event | what happened |",
+        "|---|---|",
+    ]
+    lines += [f"| `{name}` | {text} |" for name, text in EVENTS.items()]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(document())
