@@ -1,0 +1,201 @@
+"""The embedded Kafka broker: one KRaft node on 127.0.0.1. Nobody comes in without a password, nothing passes without a rule.
+
+Everything it keeps lies in <home>/kafka; it runs with that as its working directory and is told relative paths only,
+because Java's properties files and URLs do not take every letter that a directory's name can have.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+import secrets as randomness
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+
+from bus.config import ConfigError, Settings
+from bus.platform import jars, java, ports, processes, roster, secrets
+
+NAME = roster.KAFKA
+START_SECONDS = 120.0
+_ADMIN = "kafka-admin"
+_CONTROLLER = "kafka-controller"
+_FORMATTED = Path("data") / "meta.properties"
+_UTF8 = {"LC_ALL": "C.UTF-8"}
+"""Java takes the letters of file names from the locale."""
+
+_JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+"""For a broker that shares a small machine: compiled at once and lightly. The full compiler's threads would take the
+processors away from everybody else for the first minutes."""
+
+_PROPERTIES = """\
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller}
+listeners=SASL_PLAINTEXT://127.0.0.1:{kafka},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=SASL_PLAINTEXT://127.0.0.1:{kafka}
+controller.listener.names=CONTROLLER
+inter.broker.listener.name=SASL_PLAINTEXT
+listener.security.protocol.map=SASL_PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:SASL_PLAINTEXT
+log.dirs=data
+
+# who may come in: users are in the cluster's own metadata, except the broker itself at the controller's door
+sasl.enabled.mechanisms=SCRAM-SHA-512
+sasl.mechanism.inter.broker.protocol=SCRAM-SHA-512
+listener.name.sasl_plaintext.scram-sha-512.sasl.jaas.config={scram} required username="admin" password="{admin}";
+sasl.mechanism.controller.protocol=PLAIN
+listener.name.controller.sasl.enabled.mechanisms=PLAIN
+listener.name.controller.plain.sasl.jaas.config={plain} required username="controller" \\
+  password="{secret}" user_controller="{secret}";
+
+# who may do what: nothing that no rule allows
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:admin;User:controller
+allow.everyone.if.no.acl.found=false
+auto.create.topics.enable=false
+
+# one node
+default.replication.factor=1
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=8
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=8
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+share.coordinator.state.topic.num.partitions=1
+group.initial.rebalance.delay.ms=0
+
+# nothing is forgotten unless a topic says so; a consumer group keeps its place while the bus is down for long
+log.retention.ms=-1
+offsets.retention.minutes=5256000
+transaction.max.timeout.ms=900000
+message.max.bytes=8388608
+replica.fetch.max.bytes=8388608
+
+# small: the defaults reserve memory and disk for a machine that does nothing else
+log.cleaner.dedupe.buffer.size=16777216
+log.index.size.max.bytes=2097152
+log.segment.bytes=268435456
+num.recovery.threads.per.data.dir=2
+
+# a killed broker may come back once its predecessor counts as gone
+broker.heartbeat.interval.ms=500
+broker.session.timeout.ms=3000
+"""
+
+_LOGGING = """\
+status = error
+shutdownHook = disable
+appender.file.type = RollingFile
+appender.file.name = file
+appender.file.fileName = ../log/kafka.log
+appender.file.filePattern = ../log/kafka.log.%i
+appender.file.layout.type = PatternLayout
+appender.file.layout.pattern = %d{ISO8601} %-5p %c{1}: %m%n
+appender.file.policies.type = SizeBasedTriggeringPolicy
+appender.file.policies.size = 10MB
+appender.file.strategy.type = DefaultRolloverStrategy
+appender.file.strategy.max = 3
+rootLogger.level = warn
+rootLogger.appenderRef.file.ref = file
+logger.startup.name = kafka.server.KafkaRaftServer
+logger.startup.level = info
+"""
+
+
+def start(settings: Settings) -> psutil.Process:
+    """A broker that answers; returns the running one when there is one. Raises ConfigError with cause and remedy."""
+    if (found := processes.running(settings, NAME)) is not None:
+        wait(settings, found)
+        return found
+    child = launch(settings)
+    wait(settings, child)
+    return child
+
+
+def launch(settings: Settings) -> psutil.Process:
+    """Starts the broker without waiting for it."""
+    processes.make_home(settings)
+    chosen = ports.ensure(settings)
+    ports.require_free(settings, chosen.kafka, "Kafka")
+    ports.require_free(settings, chosen.controller, "Kafka's controller")
+    home = settings.home / "kafka"
+    _configure(settings, chosen, home)
+    command = _java(settings)
+    if not (home / _FORMATTED).exists():
+        _format(settings, command, home)
+    return processes.spawn(settings, NAME, [*command, "kafka.Kafka", "server.properties"], env=_UTF8, cwd=home)
+
+
+def wait(settings: Settings, process: psutil.Process) -> None:
+    """Until the broker takes connections, which it does only once its metadata is loaded. Raises ConfigError."""
+    port = ports.ensure(settings).kafka
+    deadline = time.monotonic() + START_SECONDS
+    while not ports.answers(port):
+        if processes.ended(process):
+            told = " | ".join(processes.last_lines(settings, NAME))
+            raise ConfigError(f"Kafka ended while starting: see {settings.home}/log/kafka.log: {told}")
+        if time.monotonic() > deadline:
+            raise ConfigError(
+                f"Kafka did not answer on port {port} within {START_SECONDS:.0f} s: see {settings.home}/log/kafka.log"
+            )
+        time.sleep(0.05)
+
+
+def _java(settings: Settings) -> list[str]:
+    classpath = ":".join(str(path) for path in jars.fetch())
+    options = [f"-Xmx{settings.kafka.heap_mb}m", *_JVM, "-XX:+ExitOnOutOfMemoryError", "-Djava.awt.headless=true"]
+    return [str(java.find()), *options, "-Dlog4j2.configurationFile=log4j2.properties", "-cp", classpath]
+
+
+def _configure(settings: Settings, chosen: ports.Ports, home: Path) -> None:
+    module = "org.apache.kafka.common.security"
+    text = _PROPERTIES.format(
+        kafka=chosen.kafka,
+        controller=chosen.controller,
+        scram=f"{module}.scram.ScramLoginModule",
+        plain=f"{module}.plain.PlainLoginModule",
+        admin=secrets.password(settings, _ADMIN),
+        secret=secrets.password(settings, _CONTROLLER),
+    )
+    secrets.write(home / "server.properties", text.encode())
+    (home / "log4j2.properties").write_text(_LOGGING, encoding="utf-8")
+
+
+def _format(settings: Settings, command: list[str], home: Path) -> None:
+    """Makes the data directory with the first user. The arguments go through a file: others can read a command line."""
+    shutil.rmtree(home / "data", ignore_errors=True)  # a format that was interrupted
+    cluster = base64.urlsafe_b64encode(randomness.token_bytes(16)).decode().rstrip("=")
+    scram = f"SCRAM-SHA-512=[name=admin,password={secrets.password(settings, _ADMIN)}]"
+    arguments = home / "format.args"
+    words = [
+        "kafka.tools.StorageTool",
+        "format",
+        "--config",
+        "server.properties",
+        "--cluster-id",
+        f"x{cluster[1:]}",
+        "--add-scram",
+        scram,
+    ]
+    secrets.write(arguments, "\n".join(words).encode())
+    try:
+        subprocess.run(
+            [*command, "@format.args"],
+            cwd=home,
+            env={**os.environ, **_UTF8},
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=START_SECONDS,
+        )
+    except subprocess.SubprocessError as error:
+        told = re.sub(r"password=[^\]]*", "password=…", str(getattr(error, "stderr", "") or error))
+        raise ConfigError(f"Kafka's storage in {home} could not be formatted: {told.strip()[-500:]}") from None
+    finally:
+        arguments.unlink(missing_ok=True)
