@@ -1,0 +1,23 @@
+"""Why capture cannot go on: a human must mend it, or time will."""
+
+from __future__ import annotations
+
+
+class Refusal(Exception):
+    """A condition that a human must mend. The message says what is wrong and what to do; it never carries a row's values."""
+
+
+class KafkaRefusal(Refusal):
+    """Kafka is who refuses. An event may be counted that Kafka never took, so the open transaction must not be committed."""
+
+
+class Interrupted(Exception):
+    """A connection was lost, or what we need is not ready yet: everything is opened again after a pause."""
+
+
+class ProtocolError(Interrupted):
+    """The server sent bytes that are not what its protocol says."""
+
+
+class Unconvertible(ValueError):
+    """A column's value does not fit its Avro type. Never carries the value."""

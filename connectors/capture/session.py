@@ -1,0 +1,78 @@
+"""One session of capture: what the snapshot and the stream share, from the first connection to the first error."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from bus import telemetry
+from bus.config import Settings
+from bus.core.outcome import CHANGE_OPS
+from connectors.capture import progress as progress_
+from connectors.capture.columns import Binding
+from connectors.capture.errors import Interrupted
+from connectors.capture.events import Events, Target
+from connectors.capture.progress import Progress
+from connectors.capture.sink import Sink
+from connectors.capture.source import Db, Table
+from connectors.capture.walsender import WalSender
+
+
+@dataclass(slots=True)
+class Session:
+    """Open connections and the progress they stand at. `now_ms` is the clock, `nonce` the randomness for sealing keys."""
+
+    settings: Settings
+    domain: str
+    slot: str
+    secret: bytes
+    db: Db
+    wal: WalSender
+    sink: Sink
+    events: Events
+    bindings: dict[str, Binding]
+    targets: dict[str, Target]
+    tables: dict[str, Table]
+    progress: Progress
+    stopped: Callable[[], bool]
+    now_ms: Callable[[], int]
+    nonce: progress_.Nonce
+    log: Any = field(init=False)
+    commits: int = 0
+
+    def __post_init__(self) -> None:
+        self.log = telemetry.logger("capture", self.domain)
+
+    def check_stop(self) -> None:
+        if self.stopped():
+            raise Interrupted("asked to stop")
+
+    def begin_at(self, slot_position: int) -> None:
+        """Before anything is published, what the slot may have been told is where it was made."""
+        if self.progress.confirmed is None:
+            self.progress = replace(self.progress, confirmed=slot_position)
+
+    def commit(self, progress: Progress) -> None:
+        """Commits what was produced together with `progress`, which counts from then on; and the figures of it."""
+        progress = progress.settled()
+        self.sink.commit(progress_.to_json(progress, self.secret, self.nonce))
+        self.progress = progress
+        self.commits += 1
+        self.events.committed()
+        captured = telemetry.counter("bus_captured_events_total")
+        for target in self.targets.values():
+            for op, count in zip(CHANGE_OPS, target.counts, strict=True):
+                if count:
+                    captured.labels(dataset=target.name, op=op).inc(count)
+            target.counts = [0, 0, 0, 0]
+
+    def commit_stream(self, confirmed: int) -> None:
+        """As `commit`, for the events so far of the stream; `confirmed` is what the slot may be told afterwards."""
+        streamed = self.events.streamed() or self.progress.streamed
+        self.commit(replace(self.progress, streamed=streamed, confirmed=max(confirmed, self.progress.confirmed or 0)))
+
+
+def system_now_ms() -> int:
+    return time.time_ns() // 1_000_000
