@@ -1,0 +1,1 @@
+"""Lanes, verification, projection: what becomes of a change event."""

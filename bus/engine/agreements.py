@@ -1,0 +1,187 @@
+"""Agreements as files: one YAML document each under `settings.agreements`, read all or none.
+
+A file that is wrong in any way stops the load, and every problem of every file is named at once: an agreement that is
+half understood would deliver too much or too little. docs/agreements.md says how to write one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+
+from bus.avro.dataset import Dataset, register_of
+from bus.config import Settings
+from bus.core.agreement import Agreement, Grant
+from bus.engine import yaml_lines
+from bus.engine.grants import Checker, ReadGrant, read_grant
+from bus.engine.yaml_lines import Item, Problem
+
+_KEYS = ("agency", "name", "purpose", "legal_basis", "valid_from", "valid_until", "datasets")
+_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+_MAX_NAME_CHARS = 60
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class AgreementError(ValueError):
+    """One or more agreement files cannot be used; `problems` has each with file, line, reason and remedy."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        self.problems = tuple(sorted(problems, key=lambda p: (p.file, p.line)))
+        count = (
+            f"{len(problems)} problem{'s' if len(problems) > 1 else ''} in the agreements; none is in force until all are mended:"
+        )
+        super().__init__("\n".join([count, *map(str, self.problems)]))
+
+
+def load(settings: Settings, datasets: Mapping[str, Dataset]) -> dict[str, Agreement]:
+    """All agreements by id, in id order. Raises AgreementError with every problem of every file."""
+    root = settings.agreements
+    problems: list[Problem] = []
+    if not root.is_dir():
+        raise AgreementError(
+            [Problem(str(root), 0, "no such directory", "set 'agreements' to the directory with the agreement files")]
+        )
+    problems.extend(
+        Problem(str(stray), 0, "agreement files end in .yaml", f"rename it to {stray.stem}.yaml")
+        for stray in sorted(root.glob("*.yml"))
+    )
+    register = register_of(dict(datasets))
+    found: dict[str, tuple[Agreement, str]] = {}
+    for path in sorted(root.glob("*.yaml")):
+        document = yaml_lines.read(path, problems)
+        agreement = _agreement(Checker(str(path), datasets, register, problems), document) if document else None
+        if agreement is None:
+            continue
+        if agreement.id in found:
+            problems.append(
+                Problem(str(path), 1, f"agreement {agreement.id!r} exists already", f"the other is {found[agreement.id][1]}")
+            )
+        found[agreement.id] = agreement, str(path)
+    if problems:
+        raise AgreementError(problems)
+    return {name: found[name][0] for name in sorted(found)}
+
+
+def canonical(agreement: Agreement) -> bytes:
+    """The agreement as RFC 8785 JSON (UTF-8): what its grant hash is taken of.
+
+    All keys are ASCII and all numbers whole and below 2^53, so that Python's sorted, compact output is the canonical one.
+    """
+    content = {
+        "agency": agreement.agency,
+        "grants": [_grant_content(g) for g in agreement.grants],
+        "id": agreement.id,
+        "legal_basis": agreement.legal_basis,
+        "purpose": agreement.purpose,
+        "valid_from_ms": agreement.valid_from_ms,
+        "valid_until_ms": agreement.valid_until_ms,
+    }
+    return json.dumps(content, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("utf-8")
+
+
+def _grant_content(grant: Grant) -> dict[str, object]:
+    return {
+        "dataset": grant.dataset,
+        "fields": [{"mask": f.mask.value, "name": f.name} for f in grant.fields],
+        "share_verdict": grant.share_verdict,
+        "verdicts": list(grant.verdicts),
+        "where": {column: list(values) for column, values in grant.where},
+    }
+
+
+def grant_hash(agreement: Agreement) -> bytes:
+    """32 bytes: SHA-256 of the canonical form."""
+    return hashlib.sha256(canonical(agreement)).digest()
+
+
+def _agreement(check: Checker, document: Item) -> Agreement | None:
+    """One file. None when there are problems (they are in `check.problems`)."""
+    before = len(check.problems)
+    entries = check.keys(document, _KEYS, "an agreement")
+    agency = _name(check, entries.get("agency"), "agency", document)
+    name = _name(check, entries.get("name"), "name", document)
+    purpose = check.text(entries.get("purpose"), "purpose", document)
+    legal_basis = (entries["legal_basis"].text or "").strip() if "legal_basis" in entries else ""
+    begins = _instant(check, entries.get("valid_from"), "valid_from")
+    ends = _instant(check, entries.get("valid_until"), "valid_until") if "valid_until" in entries else None
+    if "valid_from" not in entries:
+        check.wrong(document.line, "'valid_from' is missing", "add 'valid_from: 2026-01-01T00:00:00+07:00'")
+    if begins is not None and ends is not None and ends <= begins:
+        check.wrong(entries["valid_until"].line, "the agreement ends before it begins", "put 'valid_until' after 'valid_from'")
+    grants = _grants(check, entries.get("datasets"), document)
+    _check_basis(check, grants, legal_basis)
+    if len(check.problems) > before or begins is None:
+        return None
+    made = Agreement(f"{agency}.{name}", agency, purpose, legal_basis, tuple(g.grant for g in grants), begins, ends, b"")
+    return _hashed(made)
+
+
+def _hashed(made: Agreement) -> Agreement:
+    return Agreement(
+        made.id,
+        made.agency,
+        made.purpose,
+        made.legal_basis,
+        made.grants,
+        made.valid_from_ms,
+        made.valid_until_ms,
+        grant_hash(made),
+    )
+
+
+def _name(check: Checker, item: Item | None, key: str, parent: Item) -> str:
+    """A part of topic names, principals and metric labels, so kept plain."""
+    text = check.text(item, key, parent)
+    if item is not None and text and (not _NAME.fullmatch(text) or len(text) > _MAX_NAME_CHARS):
+        check.wrong(
+            item.line, f"{key} {text!r} cannot be part of a topic name", "use a-z, 0-9 and single hyphens, at most 60 characters"
+        )
+    return text
+
+
+def _instant(check: Checker, item: Item | None, key: str) -> int | None:
+    """Unix milliseconds of an ISO 8601 instant with a zone."""
+    if item is None:
+        return None
+    example = f"write it like '{key}: 2026-01-01T00:00:00+07:00'"
+    try:
+        moment = datetime.fromisoformat((item.text or "").strip())
+    except ValueError:
+        check.wrong(item.line, f"{key!r} is not an ISO 8601 instant", example)
+        return None
+    if moment.tzinfo is None:
+        check.wrong(item.line, f"{key!r} has no time zone", example)
+        return None
+    return (moment - _EPOCH) // timedelta(milliseconds=1)
+
+
+def _grants(check: Checker, item: Item | None, parent: Item) -> list[ReadGrant]:
+    if item is None or not item.items:
+        check.wrong(parent.line if item is None else item.line, "no datasets", "list what is granted under 'datasets:'")
+        return []
+    grants: dict[str, ReadGrant] = {}
+    for entry in item.items:
+        read = read_grant(check, entry)
+        if read is None:
+            continue
+        if read.grant.dataset in grants:
+            check.wrong(
+                entry.line, f"dataset {read.grant.dataset!r} is granted twice", "join the two, or make a second agreement"
+            )
+        grants[read.grant.dataset] = read
+    return list(grants.values())
+
+
+def _check_basis(check: Checker, grants: list[ReadGrant], legal_basis: str) -> None:
+    """Personal data are shared on a legal basis or not at all."""
+    if legal_basis:
+        return
+    for grant in grants:
+        if grant.personal:
+            field, kind, line = grant.personal
+            check.wrong(
+                line, f"{field!r} is {kind} personal data, but the agreement names no legal basis", "add 'legal_basis: …'"
+            )

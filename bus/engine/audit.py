@@ -1,0 +1,65 @@
+"""The audit line: what one transaction did in one lane, committed with it or not at all."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import fastavro
+
+from bus.avro import frame
+from bus.avro.derive import AUDIT_LINE
+
+
+@dataclass(slots=True)
+class InputSpan:
+    """What was read of one topic in one lane: offsets [first, next), `events` records of which `dead` were dead letters."""
+
+    first: int
+    next: int
+    events: int = 0
+    dead: int = 0
+
+
+@dataclass(slots=True)
+class LaneCount:
+    """What a transaction did in one lane, as it adds up."""
+
+    inputs: dict[str, InputSpan] = field(default_factory=dict)
+    verdicts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """(dataset, verdict) -> events."""
+    outcomes: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    """(agreement, dataset, outcome) -> events."""
+
+
+class AuditEncoder:
+    """Audit lines of one worker. `schema_id`: the id of AUDIT_LINE in the catalogue."""
+
+    def __init__(self, worker: str, schema_id: int) -> None:
+        self._worker = worker
+        self._header = frame.header(schema_id)
+        self._schema = fastavro.parse_schema(AUDIT_LINE)
+
+    def encode(
+        self, lane: int, decided_at_ms: int, policy: str, count: LaneCount, deliveries: Mapping[str, tuple[int, int]]
+    ) -> bytes:
+        """A framed AuditLine. `deliveries`: agreement -> (first, last) seq given out."""
+        line = {
+            "worker": self._worker,
+            "lane": lane,
+            "decided_at_ms": decided_at_ms,
+            "policy": policy,
+            "inputs": [
+                {"topic": topic, "first_offset": i.first, "next_offset": i.next, "events": i.events, "dead": i.dead}
+                for topic, i in count.inputs.items()
+            ],
+            "verdicts": [{"dataset": d, "verdict": v, "count": n} for (d, v), n in count.verdicts.items()],
+            "outcomes": [{"agreement": a, "dataset": d, "outcome": o, "count": n} for (a, d, o), n in count.outcomes.items()],
+            "deliveries": [{"agreement": a, "first_seq": first, "last_seq": last} for a, (first, last) in deliveries.items()],
+        }
+        out = io.BytesIO()
+        out.write(self._header)
+        fastavro.schemaless_writer(out, self._schema, line)
+        return out.getvalue()

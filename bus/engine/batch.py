@@ -1,0 +1,151 @@
+"""One transaction's work: records in, outputs produced, and what is needed to account for it. The hot loop is here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
+
+from bus.avro.frame import Malformed
+from bus.core import topics
+from bus.core.outcome import DeadCode
+from bus.engine import deadletter, lanes
+from bus.engine.audit import AuditEncoder, InputSpan, LaneCount
+from bus.engine.lanes import Lane
+from bus.engine.plan import Plan, Record, Tally
+from bus.engine.policy import Policy
+
+Message = Any
+"""confluent_kafka.Message with neither error nor missing offset; typed so that the hot loop is free of None checks."""
+PersonOf = Callable[[bytes], bytes | None]
+FULL_QUEUE_SECONDS = 30.0
+"""Longest wait for room in the producer's queue."""
+_POLL_SECONDS = 0.02
+
+
+class Run:
+    """One topic's share of one lane. `tallies`: results -> events; `sample`: the value of the last good record."""
+
+    __slots__ = ("dead", "lane", "plan", "sample", "seqs", "span", "tallies")
+
+    def __init__(self, plan: Plan, lane: int, seqs: list[int], first: int) -> None:
+        self.plan, self.lane, self.seqs = plan, lane, seqs
+        self.span = InputSpan(first, first)
+        self.tallies: dict[Tally, int] = {}
+        self.dead: dict[DeadCode, int] = {}
+        self.sample = b""
+
+    def events(self) -> int:
+        return sum(self.tallies.values()) + sum(self.dead.values())
+
+
+class Batch:
+    """What one open transaction has taken in so far. Nothing in `held` changes until the commit is certain."""
+
+    def __init__(self, policy: Policy, held: Mapping[int, Lane], producer: Producer, now_ms: int) -> None:
+        self.now_ms = now_ms
+        self.records = 0
+        self.runs: dict[tuple[str, int], Run] = {}
+        self._policy, self._held, self._producer = policy, held, producer
+        self._force = policy.force(now_ms)
+        self._seqs: dict[int, list[int]] = {}
+        self._out: list[Record] = []
+
+    def take(self, messages: list[Message], person_of: PersonOf) -> None:
+        """Verify and project these records and produce what comes of them.
+
+        Raises KafkaException when the transaction cannot go on; any exception leaves it to be aborted.
+        """
+        produce, force, out = self._producer.produce, self._force, self._out
+        topic, lane = "", -1
+        run: Any = None
+        last: Any = None
+        handle: Any = None
+        seqs: list[int] = []
+        tallies: dict[Tally, int] = {}
+        for message in messages:
+            if message.partition() != lane or message.topic() != topic:
+                if run is not None:
+                    run.span.next = last.offset() + 1
+                topic, lane = message.topic(), message.partition()
+                run = self._run(topic, lane, message.offset())
+                handle, seqs, tallies = run.plan.handle, run.seqs, run.tallies
+            last = message
+            try:
+                tally = handle(message.value(), message.key(), person_of, seqs, force, out)
+            except Malformed as bad:
+                self._bury(message, run, bad.code)
+                continue
+            if tally in tallies:
+                tallies[tally] += 1
+            else:
+                tallies[tally] = 1
+            for to, value, key in out:
+                try:
+                    produce(to, value, key, lane)
+                except BufferError:
+                    self._produce_patiently(to, value, key, lane)
+            out.clear()
+        if run is not None:
+            run.span.next = last.offset() + 1
+            run.sample = last.value() or b""
+        self.records += len(messages)
+
+    def _run(self, topic: str, lane: int, offset: int) -> Run:
+        found = self.runs.get((topic, lane))
+        if found is None:
+            if lane not in self._seqs:
+                self._seqs[lane] = list(self._held[lane].seqs)
+            found = self.runs[topic, lane] = Run(self._policy.plans[topic], lane, self._seqs[lane], offset)
+        return found
+
+    def _bury(self, message: Message, run: Run, code: DeadCode) -> None:
+        about = deadletter.headers(message.topic(), message.partition(), message.offset(), code)
+        self._produce_patiently(deadletter.topic(run.plan.dataset), message.value(), message.key(), run.lane, about)
+        run.dead[code] = run.dead.get(code, 0) + 1
+
+    def _produce_patiently(self, topic: str, value: bytes | None, key: bytes | None, lane: int, headers: Any = None) -> None:
+        deadline = time.monotonic() + FULL_QUEUE_SECONDS
+        while True:
+            try:
+                self._producer.produce(topic, value, key, lane, headers=headers)
+                return
+            except BufferError:
+                if time.monotonic() > deadline:
+                    raise KafkaException(KafkaError(KafkaError._QUEUE_FULL, "the broker takes nothing")) from None
+                self._producer.poll(_POLL_SECONDS)
+
+    def close(self, audit: AuditEncoder) -> dict[int, Lane]:
+        """Produce audit lines and lane records; the lanes as they are once the transaction is committed."""
+        after: dict[int, Lane] = {}
+        policy = self._policy.name(self._force)
+        for number, seqs in self._seqs.items():
+            before = self._held[number]
+            count = self._count(number)
+            lane = before.after(seqs, {topic: span.next for topic, span in count.inputs.items()})
+            given = {
+                a.id: (old + 1, new) for a, old, new in zip(self._policy.agreements, before.seqs, seqs, strict=True) if new > old
+            }
+            line = audit.encode(number, self.now_ms, policy, count, given)
+            self._produce_patiently(topics.AUDIT, line, None, number)
+            self._produce_patiently(topics.LANES, lanes.encode(lane.state()), lanes.KEY, number)
+            after[number] = lane
+        return after
+
+    def _count(self, number: int) -> LaneCount:
+        count = LaneCount()
+        for (topic, lane), run in self.runs.items():
+            if lane != number:
+                continue
+            run.span.events, run.span.dead = run.events(), sum(run.dead.values())
+            count.inputs[topic] = run.span
+            for tally, n in run.tallies.items():
+                count.verdicts[run.plan.dataset, run.plan.verdict(tally)] += n
+                for agreement, outcome in run.plan.outcomes(tally):
+                    count.outcomes[agreement, run.plan.dataset, outcome] += n
+        return count
+
+    def offsets(self) -> list[TopicPartition]:
+        return [TopicPartition(topic, lane, run.span.next) for (topic, lane), run in self.runs.items()]

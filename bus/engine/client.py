@@ -1,0 +1,114 @@
+"""What the engine's Kafka clients have in common: bounds, reading committed records only, and which errors pass by themselves."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import traceback
+from pathlib import Path
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException
+
+GRACE_SECONDS = 1.7
+"""From the request to stop to the end of the process, at most."""
+QUIET = logging.getLogger("bus.engine.librdkafka")
+"""Takes what librdkafka would print beside our JSON lines; what matters of it comes as an error, too."""
+QUIET.addHandler(logging.NullHandler())
+QUIET.propagate = False
+READER = {
+    "enable.auto.commit": False,
+    "enable.partition.eof": True,
+    "auto.offset.reset": "error",
+    "isolation.level": "read_committed",
+    "partition.assignment.strategy": "range",
+    "fetch.wait.max.ms": 100,
+    "fetch.min.bytes": 1,
+    "fetch.error.backoff.ms": 100,
+    "reconnect.backoff.max.ms": 1_000,
+    "check.crcs": True,
+    "logger": QUIET,
+}
+"""Settings of every consumer here; offsets never are reset silently."""
+
+PASSING = frozenset(
+    {
+        KafkaError._TRANSPORT,
+        KafkaError._ALL_BROKERS_DOWN,
+        KafkaError._RESOLVE,
+        KafkaError._TIMED_OUT,
+        KafkaError._MAX_POLL_EXCEEDED,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.REQUEST_TIMED_OUT,
+        KafkaError.REBALANCE_IN_PROGRESS,
+        KafkaError.ILLEGAL_GENERATION,
+        KafkaError.UNKNOWN_MEMBER_ID,
+    }
+)
+
+
+class Stop:
+    """Set by SIGTERM or SIGINT; the loops look at it between steps."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def install(self) -> Stop:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._ask)
+        return self
+
+    def _ask(self, *_: Any) -> None:
+        self.asked = True
+        # Every step can be cut short without harm, so a call that hangs (a broker that is away) does not hold up the stop.
+        timer = threading.Timer(GRACE_SECONDS, os._exit, (0,))
+        timer.daemon = True
+        timer.start()
+
+
+class HumanNeeded(RuntimeError):
+    """A condition that waiting does not mend; the message says what and what to do."""
+
+
+def is_fatal(error: KafkaError) -> bool:
+    """Whether the client that reported this will never work again."""
+    return error.fatal() or error.code() == KafkaError._FATAL
+
+
+def check(error: KafkaError) -> None:
+    """Return when a consumer's error passes by itself (a broker restarts, a group rebalances); else raise HumanNeeded."""
+    if error.code() in PASSING or (error.retriable() and not is_fatal(error)):
+        return
+    if error.code() in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED):
+        raise HumanNeeded(f"not allowed to read: {error.str()}: run `bus up`, which sets the access rights")
+    if error.code() in (KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED):
+        raise HumanNeeded("the broker refuses this user's password: run `bus up`, which sets users and passwords")
+    if error.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION):
+        raise HumanNeeded(f"a topic is missing: {error.str()}: run `bus up`, which creates the topics")
+    if error.code() in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):
+        raise HumanNeeded(f"records that were not read yet are gone: {error.str()}: check the topic's retention")
+    raise KafkaException(error)
+
+
+def ignore(error: KafkaError) -> None:
+    """For `error_cb`: connection errors are told there and mended by librdkafka; what is not comes with the records."""
+
+
+def text(error: BaseException) -> str:
+    """A Kafka error in words, without a record's contents."""
+    if isinstance(error, KafkaException) and error.args and isinstance(error.args[0], KafkaError):
+        return f"{error.args[0].name()}: {error.args[0].str()}"
+    return str(error)
+
+
+def place(error: BaseException) -> str:
+    """The kind of an error and where it was raised: all that may be said of one that could quote a record."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f"{Path(frames[-1].filename).name}:{frames[-1].lineno} in {frames[-1].name}" if frames else "nowhere"
+    return f"{type(error).__name__} at {where}"

@@ -1,0 +1,194 @@
+"""The lane record: what a lane's owner must know to go on, written in the same transaction as the outputs it describes.
+
+`bus.lanes`, partition = lane, key `lane`, JSON {"seq": {agreement: last}, "inputs": {topic: next offset}}. Whoever takes a lane
+over reads the newest committed record at the partition's end. That record, not the group's committed offset, says where
+to go on: it stands or falls with the deliveries themselves.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from bus.core import topics
+from bus.engine import client
+from bus.engine.client import HumanNeeded
+
+KEY = b"lane"
+TAIL_RECORDS = 64
+"""First guess at how far back the newest committed record stands; sixteen times as far at each further try."""
+SETTLE_SECONDS = 60.0
+"""Longest wait for an earlier owner's last transaction to show in the lane record too."""
+QUERY_SECONDS = 10.0
+READ_SECONDS = 30.0
+_POLL_SECONDS = 0.2
+_PAUSE_SECONDS = 0.05
+_SLICE_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class LaneState:
+    """`seqs`: agreement -> last number given out (absent: none); `inputs`: topic -> next offset to read (absent: the first)."""
+
+    seqs: Mapping[str, int] = field(default_factory=dict)
+    inputs: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """A lane as its owner holds it: `seqs` by place among the agreements in use, `others` of agreements no longer in use
+    (kept, so that one that comes back goes on counting), `inputs` as in LaneState."""
+
+    agreements: tuple[str, ...]
+    seqs: tuple[int, ...]
+    others: Mapping[str, int]
+    inputs: Mapping[str, int]
+
+    @staticmethod
+    def of(state: LaneState, agreements: tuple[str, ...]) -> Lane:
+        others = {name: seq for name, seq in state.seqs.items() if name not in agreements}
+        return Lane(agreements, tuple(state.seqs.get(name, 0) for name in agreements), others, state.inputs)
+
+    def after(self, seqs: list[int], inputs: Mapping[str, int]) -> Lane:
+        return Lane(self.agreements, tuple(seqs), self.others, {**self.inputs, **inputs})
+
+    def state(self) -> LaneState:
+        given = {name: seq for name, seq in zip(self.agreements, self.seqs, strict=True) if seq}
+        return LaneState({**self.others, **given}, self.inputs)
+
+
+def encode(state: LaneState) -> bytes:
+    return json.dumps({"seq": dict(state.seqs), "inputs": dict(state.inputs)}, separators=(",", ":")).encode()
+
+
+def decode(value: bytes) -> LaneState:
+    """Raises ValueError for anything but a lane record."""
+    found = json.loads(value)
+    if not isinstance(found, dict) or not all(isinstance(found.get(k), dict) for k in ("seq", "inputs")):
+        raise ValueError("not a lane record")
+    for number in (*found["seq"].values(), *found["inputs"].values()):
+        if not isinstance(number, int) or number < 0:
+            raise ValueError("not a lane record")
+    return LaneState(found["seq"], found["inputs"])
+
+
+Committed = Mapping[int, Mapping[str, int]]
+"""Lane -> topic -> the group's committed offset, where there is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What a new owner finds."""
+
+    states: Mapping[int, LaneState]
+    committed: Committed
+
+
+def recover(
+    config: Mapping[str, Any],
+    group: str,
+    inputs: Mapping[int, Iterable[str]],
+    settle_seconds: float = SETTLE_SECONDS,
+    clock: Callable[[], float] = time.monotonic,
+) -> Recovered:
+    """The state of each lane. `inputs`: lane -> its input topics.
+
+    First the group's offsets are asked for: the broker answers when no transaction of an earlier owner holds any of them
+    open. A transaction's markers reach its partitions one after another, so for a moment the offsets can be ahead of the
+    lane record: that is waited for. Raises HumanNeeded when it stays so (the record is lost: `seq` could not go on without
+    gap or repeat), or when a record cannot be understood; KafkaException when the broker does not answer in time.
+
+    All of this with a client of its own: the group member itself cannot be asked while it has a rebalance to tell us of.
+    """
+    deadline = clock() + settle_seconds
+    consumer = Consumer(dict(config) | client.READER | {"group.id": group, "error_cb": client.ignore})
+    try:
+        committed = _committed(consumer, inputs, deadline, clock)
+        while True:
+            found = _tails(consumer, sorted(inputs))
+            behind = [lane for lane in inputs if _behind(found[lane], committed.get(lane, {}))]
+            if not behind:
+                return Recovered(found, committed)
+            if clock() >= deadline:
+                raise HumanNeeded(
+                    f"the records of lanes {behind} in {topics.LANES!r} are behind the committed offsets of group {group!r}: "
+                    "were records deleted? Restore the topic, or reset the group together with all output topics"
+                )
+            consumer.poll(_PAUSE_SECONDS)
+    finally:
+        consumer.close()
+
+
+def _committed(
+    consumer: Consumer, inputs: Mapping[int, Iterable[str]], deadline: float, clock: Callable[[], float]
+) -> dict[int, dict[str, int]]:
+    """The group's offsets, asked in slices so that a stop is noticed in between. Raises KafkaException."""
+    asked = [TopicPartition(topic, lane) for lane, names in inputs.items() for topic in names]
+    while True:
+        try:
+            answers = consumer.committed(asked, _SLICE_SECONDS)
+            break
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError._TIMED_OUT or clock() >= deadline:
+                raise
+    found: dict[int, dict[str, int]] = {}
+    for answer in answers:
+        if answer.error is not None:
+            raise KafkaException(answer.error)
+        if answer.offset >= 0:
+            found.setdefault(answer.partition, {})[answer.topic] = answer.offset
+    return found
+
+
+def _behind(state: LaneState, committed: Mapping[str, int]) -> bool:
+    return any(offset > state.inputs.get(topic, 0) for topic, offset in committed.items())
+
+
+def _tails(consumer: Consumer, lanes: list[int]) -> dict[int, LaneState]:
+    """The newest committed record of each lane, looking further and further back."""
+    bounds = {n: consumer.get_watermark_offsets(TopicPartition(topics.LANES, n), QUERY_SECONDS, cached=False) for n in lanes}
+    found: dict[int, LaneState] = {}
+    back = TAIL_RECORDS
+    while missing := [n for n in lanes if n not in found]:
+        starts = {n: max(bounds[n][0], bounds[n][1] - back) for n in missing}
+        found |= _read(consumer, {n: (starts[n], bounds[n][1]) for n in missing})
+        found |= {n: LaneState() for n in missing if n not in found and starts[n] == bounds[n][0]}
+        back *= 16
+    return found
+
+
+def _read(consumer: Consumer, spans: Mapping[int, tuple[int, int]]) -> dict[int, LaneState]:
+    """The last record of each span (first offset, end) that holds any. Raises KafkaException when time runs out."""
+    waiting = {n for n, (first, end) in spans.items() if end > first}
+    found: dict[int, LaneState] = {}
+    consumer.assign([TopicPartition(topics.LANES, n, spans[n][0]) for n in waiting])
+    deadline = time.monotonic() + READ_SECONDS
+    while waiting:
+        if time.monotonic() >= deadline:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"the end of {topics.LANES} was not reached in time"))
+        message: Any = consumer.poll(_POLL_SECONDS)
+        if message is None:
+            continue
+        lane, error = message.partition(), message.error()
+        if error is None:
+            found[lane] = _decoded(message)
+        elif error.code() != KafkaError._PARTITION_EOF:
+            client.check(error)
+            continue
+        if error is not None or message.offset() + 1 >= spans[lane][1]:
+            waiting.discard(lane)
+    return found
+
+
+def _decoded(message: Any) -> LaneState:
+    try:
+        return decode(message.value())
+    except (ValueError, TypeError) as error:
+        raise HumanNeeded(
+            f"{topics.LANES!r} partition {message.partition()} offset {message.offset()} is not a lane record: who wrote it?"
+        ) from error

@@ -1,0 +1,80 @@
+"""What the register replica stores under a person key, and how it is made from the register's change events.
+
+Layout of a stored value, positions counted from its first byte:
+    (columns + 1) × uint32 little-endian   where each column of the row begins, and where the last one ends
+    02, zigzag varint                      the record's offset in its lane, as the union branch `register_offset` wants it
+    02, row                                the register's row in Avro, as the union branch `person` wants it
+So a comparison is an equality of two slices, and a verified event takes both unions over as they lie.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from bus.avro import derive, varint
+from bus.avro.dataset import Dataset
+from bus.avro.frame import HEADER_BYTES, Malformed, schema_id
+from bus.avro.walker import compile_walker
+from bus.core.outcome import DeadCode
+
+Pack = Callable[[bytes, int], bytes | None]
+MAX_RECORD_BYTES = 1_048_576
+_PRESENT = b"\2"
+
+
+def compile_packer(register: Dataset, accepted_id: int | None = None, max_record_bytes: int = MAX_RECORD_BYTES) -> Pack:
+    """pack(value of a register change event, its offset) -> the replica's value; None: the person is to be removed.
+
+    `accepted_id`: the only id accepted (None: any). `pack` raises Malformed for bytes that are not such an event.
+    """
+    columns = list(register.fields)
+    walk = compile_walker(derive.change(register), [f"after.{c}" for c in columns], start=HEADER_BYTES)
+    ends = struct.Struct(f"<{len(columns) + 1}I")
+
+    def pack(change: bytes, offset: int) -> bytes | None:
+        if len(change) > max_record_bytes:
+            raise Malformed(DeadCode.TOO_LARGE)
+        found = schema_id(change)
+        if accepted_id is not None and found != accepted_id:
+            raise Malformed(DeadCode.UNKNOWN_SCHEMA)
+        spans = [span for span in walk(change).values() if span]
+        if not spans:
+            return None
+        lane_offset = _PRESENT + varint.encode(offset)
+        begin, end = spans[0][0], spans[-1][1]
+        shift = ends.size + len(lane_offset) + len(_PRESENT) - begin
+        places = ends.pack(*(start + shift for start, _ in spans), end + shift)
+        return b"".join((places, lane_offset, _PRESENT, change[begin:end]))
+
+    return pack
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How generated code reads the columns it needs of a packed value, held in the variable `record`."""
+
+    record: str
+
+    unpack: Callable[[bytes], tuple[int, ...]]
+    """The value -> the places named by `variables`, in order."""
+    variables: tuple[str, ...]
+    spans: dict[str, tuple[str, str]]
+    """Column -> variables with its start and end."""
+    offset: str
+    """Expression of the union `register_offset`."""
+    person: str
+    """Expression of the union `person`."""
+
+
+def reading(register: Dataset, columns: Collection[str], record: str, prefix: str) -> Reading:
+    """The reading of these columns of the register; `prefix` begins the names of its variables."""
+    names = list(register.fields)
+    places = {0} | {names.index(c) + d for c in columns for d in (0, 1)}
+    layout = "".join("I" if k in places else "4x" for k in range(len(names) + 1))
+    spans = {c: (f"{prefix}{names.index(c)}", f"{prefix}{names.index(c) + 1}") for c in columns}
+    head = 4 * (len(names) + 1)
+    unpack = struct.Struct(f"<{layout}").unpack_from
+    variables = tuple(f"{prefix}{k}" for k in sorted(places))
+    return Reading(record, unpack, variables, spans, f"{record}[{head}:{prefix}0-1]", f"{record}[{prefix}0-1:]")

@@ -1,0 +1,374 @@
+"""The engine worker: change events in, verified events and deliveries out, everything of a step in one transaction.
+
+Kafka's consumer group decides who owns which lanes. An owner starts from the lane records (bus.engine.lanes), keeps the
+lanes' state in memory, and gives it up at the slightest doubt: after an abort it goes back to the last commit, after an
+error that leaves the outcome open it throws the producer and its positions away and reads both again.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
+
+from bus import access, telemetry
+from bus.avro import catalogue, dataset
+from bus.config import ConfigError, Settings
+from bus.engine import client, lanes, policy
+from bus.engine.agreements import AgreementError
+from bus.engine.audit import AuditEncoder
+from bus.engine.batch import Batch
+from bus.engine.client import HumanNeeded, Stop
+from bus.engine.lanes import Lane
+from bus.engine.meter import Meter
+from bus.engine.plan import PlanError
+from bus.engine.policy import Policy
+from bus.engine.replica import ReplicaError, ReplicaReader
+from bus.engine.transaction import Abort, Indefinite, Stopped, Transactions
+from bus.registry import log as registry
+
+GROUP = "bus-engine"
+CHUNK_RECORDS = 2_000
+"""Records taken from the client's queue at once."""
+QUEUE_KBYTES = 8_192
+"""What the client may hold ready, over all lanes; one answer of the broker can come on top."""
+FETCH_BYTES = 2_097_152
+"""Most of one answer, compressed; it may be four times as much when unpacked."""
+BATCH_SECONDS = 1.0
+"""Longest time a transaction keeps taking records in."""
+IDLE_SECONDS = 0.1
+RETRY_SECONDS = 0.5
+RIVAL_SECONDS = 60.0
+MAX_RENEWALS = 5
+"""More new consumers than this in RIVAL_SECONDS: two processes with one index push each other out."""
+GAUGES_SECONDS = 1.0
+COLLECT_SECONDS = 10.0
+_EXPECTED = (
+    HumanNeeded,
+    AgreementError,
+    PlanError,
+    ReplicaError,
+    ConfigError,
+    dataset.SchemaError,
+    catalogue.CatalogueError,
+    KafkaException,
+)
+
+
+def run(settings: Settings, index: int) -> None:
+    """Work until SIGTERM. Exits with status 1 and a reason on a condition a human must mend."""
+    telemetry.start(settings.home, f"engine-{index}", settings.log_level)
+    log = telemetry.logger("engine", str(index))
+    log.info("process_started")
+    stop = Stop().install()
+    try:
+        worker = Worker(settings, index, stop)
+        try:
+            worker.work()
+        finally:
+            worker.close()
+        log.info("process_stopping")
+    except Stopped:
+        log.info("process_stopping")
+    except _EXPECTED as error:
+        log.error("process_failed", reason=client.text(error))
+        sys.exit(1)
+    except Exception as error:  # its text could quote a record, so only its kind and place are told
+        log.error("process_failed", reason=f"a fault in the engine: {client.place(error)}; please report it")
+        sys.exit(2)
+
+
+def wall_clock_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class Worker:
+    """One member of the group `bus-engine`; `index` names it, so that its successor takes its place at once."""
+
+    def __init__(self, settings: Settings, index: int, stop: Stop, clock_ms: Callable[[], int] = wall_clock_ms) -> None:
+        self._settings, self._stop, self._clock_ms = settings, stop, clock_ms
+        self._name = f"engine-{index}"
+        self._log = telemetry.logger("engine", str(index))
+        self._config = access.confluent(settings, "engine") | {"client.id": self._name}
+        self._policy: Policy = policy.load(settings, registry.read(self._config))
+        self._names = tuple(a.id for a in self._policy.agreements)
+        self._audit = AuditEncoder(self._name, self._policy.audit_schema_id)
+        self._meter = Meter(clock_ms)
+        self._replica = ReplicaReader(settings.home)
+        self._transactions: Transactions | None = None
+        self._lanes: dict[int, Lane] = {}
+        self._given: list[TopicPartition] | None = None
+        """Partitions that were assigned and whose lanes have not been read yet."""
+        self._owned: list[TopicPartition] = []
+        self._disturbed = False
+        """Whether a rebalance took place since it was last looked at."""
+        self._dead = False
+        """Whether the consumer has had a fatal error."""
+        self._renewals: list[float] = []
+        self._ended = 0.0
+        """When the last transaction was committed."""
+        self._chores_due = self._collect_due = 0.0
+        self._consumer = self._make_consumer()
+
+    def _make_consumer(self) -> Consumer:
+        return Consumer(
+            self._config
+            | client.READER
+            | {
+                "group.id": GROUP,
+                "group.instance.id": self._name,
+                "session.timeout.ms": 10_000,
+                "heartbeat.interval.ms": 2_000,
+                "max.poll.interval.ms": 900_000,
+                "enable.partition.eof": False,
+                "queued.max.messages.kbytes": QUEUE_KBYTES,
+                "queued.min.messages": 20_000,
+                "fetch.queue.backoff.ms": 10,
+                "fetch.max.bytes": FETCH_BYTES,
+                "fetch.message.max.bytes": 524_288,
+                "error_cb": self._on_error,
+            }
+        )
+
+    def _on_error(self, error: KafkaError) -> None:
+        """Connection errors are mended by librdkafka; after a fatal one this consumer will never read again."""
+        self._dead = self._dead or client.is_fatal(error)
+
+    def _renew_consumer(self) -> None:
+        """Join the group anew. Raises HumanNeeded when this goes on: then somebody else uses our name.
+
+        Once is no reason to complain: a coordinator that dies between taking a member in and telling it so makes a member
+        look like its own rival.
+        """
+        now = time.monotonic()
+        self._renewals = [at for at in self._renewals if now - at < RIVAL_SECONDS] + [now]
+        if len(self._renewals) > MAX_RENEWALS:
+            raise HumanNeeded(f"another process runs as {self._name}: give every worker its own index")
+        self._log.warning("consumer_replaced")
+        self._forget()
+        self._consumer.close()
+        self._dead = False
+        self._consumer = self._make_consumer()
+        self._subscribe()
+
+    def work(self) -> None:
+        """Until asked to stop. Raises HumanNeeded and the other errors that `run` reports; Stopped in the middle of a step."""
+        self._await_register()
+        self._transactions = self._new_producer()
+        self._subscribe()
+        gc.collect()
+        gc.freeze()
+        gc.disable()  # the loop makes no cycles; what little there is goes with the chores
+        while not self._stop.asked:
+            self._step()
+            self._chores()
+
+    def _subscribe(self) -> None:
+        topics = list(self._policy.plans)
+        self._consumer.subscribe(topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke)
+
+    def _await_register(self) -> None:
+        """Raises HumanNeeded when the replica is not ready in time, Stopped when asked to stop."""
+        if self._replica.ready():
+            return
+        self._log.info("register_awaited")
+        deadline = time.monotonic() + self._settings.engine.register_wait_seconds
+        while not self._replica.ready():
+            if self._stop.asked:
+                raise Stopped
+            if time.monotonic() >= deadline:
+                raise HumanNeeded(
+                    "the register replica was not ready within engine.register_wait_seconds: do `register` and "
+                    "the capture of the population database run (`bus status`)?"
+                )
+            time.sleep(IDLE_SECONDS)
+
+    def _new_producer(self) -> Transactions:
+        """Tried until it works: without a broker there is nothing else to do. Raises HumanNeeded, Stopped."""
+        while True:
+            try:
+                return Transactions(self._config, self._name, self._stop)
+            except Indefinite:
+                if self._stop.asked:
+                    raise Stopped from None
+                time.sleep(RETRY_SECONDS)
+
+    # -- one step --------------------------------------------------------------------------------------------------------
+
+    def _step(self) -> None:
+        transactions = self._transactions
+        assert transactions is not None
+        try:
+            if self._dead:
+                self._renew_consumer()
+            if self._given is not None and not self._take_over():
+                self._consumer.poll(RETRY_SECONDS)  # for rebalances only; whatever is read is read again
+                return
+            message = self._consumer.poll(IDLE_SECONDS)
+            if self._disturbed or self._dead or message is None:
+                self._disturbed = False
+                return
+            if records := self._readable([message]):
+                self._transact(transactions, records)
+        except Abort as error:
+            self._back_to_last_commit(transactions, str(error))
+        except Indefinite as error:
+            self._start_over(transactions, str(error))
+
+    def _transact(self, transactions: Transactions, first: list[Any]) -> None:
+        """One batch, from its first record to its commit. Raises Abort or Indefinite."""
+        self._await_register()
+        began = time.monotonic()
+        pause = max(0.0, self._ended + self._settings.engine.poll_ms / 1000 - began)
+        transactions.begin()
+        batch = Batch(self._policy, self._lanes, transactions.producer, self._clock_ms())
+        if not self._fill(batch, first, began, pause):
+            return
+        try:
+            after = batch.close(self._audit)
+        except KafkaException as error:
+            raise Abort(client.text(error)) from error
+        transactions.commit(batch.offsets(), self._consumer.consumer_group_metadata())
+        self._lanes |= after
+        self._ended = time.monotonic()
+        self._meter.committed(batch, began)
+
+    def _fill(self, batch: Batch, first: list[Any], began: float, pause: float) -> bool:
+        """Take records in until the input is drained or the batch is full. False: a rebalance ended the transaction."""
+        most, consume = self._settings.engine.batch_events, self._consumer.consume
+        chunk = first
+        try:
+            while True:
+                if chunk:
+                    with self._replica.view() as person_of:
+                        batch.take(chunk, person_of)
+                if batch.records >= most or time.monotonic() - began > BATCH_SECONDS:
+                    return True
+                found = consume(min(CHUNK_RECORDS, most - batch.records), pause)
+                pause = 0.0
+                if self._disturbed:
+                    return False
+                if self._dead:
+                    raise Abort("the consumer has ended")
+                if not found:
+                    return True
+                chunk = self._readable(found)
+        except KafkaException as error:
+            raise Abort(client.text(error)) from error
+
+    def _readable(self, messages: list[Any]) -> list[Any]:
+        """Without the errors that pass by themselves. Raises HumanNeeded for the others."""
+        good = [m for m in messages if m.error() is None]
+        if len(good) < len(messages):
+            for message in messages:
+                if (error := message.error()) is not None:
+                    if client.is_fatal(error):
+                        self._dead = True
+                    else:
+                        client.check(error)
+        return good
+
+    # -- lanes come and go -------------------------------------------------------------------------------------------------
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """Nothing is read yet: where to begin is found outside of the callback."""
+        consumer.assign([TopicPartition(p.topic, p.partition, OFFSET_END) for p in partitions])
+        self._given, self._disturbed = partitions, True
+
+    def _on_revoke(self, consumer: Consumer, _: list[TopicPartition]) -> None:
+        """Give up at once: abort what is open, forget the lanes."""
+        self._disturbed = True
+        if self._lanes:
+            self._log.info("lanes_revoked", lanes=sorted(self._lanes))
+        self._forget()
+        if self._transactions is not None and self._transactions.open:
+            self._meter.aborted()
+            try:
+                self._transactions.abort()
+            except (Indefinite, Stopped):
+                self._transactions.discard()  # `begin` of the next batch fails and a new producer is made
+        consumer.unassign()
+
+    def _forget(self) -> None:
+        self._lanes, self._given, self._owned = {}, None, []
+        self._meter.lanes(0)
+
+    def _take_over(self) -> bool:
+        """Read where the assigned lanes stand and begin there. False: not now, try again. Raises HumanNeeded."""
+        given = self._given
+        assert given is not None
+        inputs: dict[int, list[str]] = {}
+        for place in given:
+            inputs.setdefault(place.partition, []).append(place.topic)
+        try:
+            found = lanes.recover(self._config, GROUP, inputs)
+        except KafkaException as error:
+            client.check(error.args[0])
+            return False
+        self._lanes = {number: Lane.of(state, self._names) for number, state in found.states.items()}
+        self._consumer.assign(
+            [TopicPartition(p.topic, p.partition, self._lanes[p.partition].inputs.get(p.topic, OFFSET_BEGINNING)) for p in given]
+        )
+        self._given, self._owned = None, given
+        self._mend_group(found)
+        self._meter.lanes(len(self._lanes))
+        self._log.info("lanes_assigned", lanes=sorted(self._lanes))
+        return True
+
+    def _mend_group(self, found: lanes.Recovered) -> None:
+        """Where the group's offsets were reset or lost, put them to where the lanes are, so that lag shows what is left."""
+        behind = [
+            TopicPartition(topic, number, offset)
+            for number, state in found.states.items()
+            for topic, offset in state.inputs.items()
+            if topic in self._policy.plans and found.committed.get(number, {}).get(topic, 0) < offset
+        ]
+        if behind:
+            self._consumer.commit(offsets=behind, asynchronous=True)
+
+    # -- when something goes wrong ------------------------------------------------------------------------------------------
+
+    def _back_to_last_commit(self, transactions: Transactions, reason: str) -> None:
+        """Undo the open transaction; what it read is read again."""
+        self._log.warning("transaction_aborted", reason=reason)
+        self._meter.aborted()
+        try:
+            transactions.abort()
+        except Indefinite as error:
+            self._start_over(transactions, str(error))
+            return
+        if self._owned:
+            self._given = self._owned
+
+    def _start_over(self, transactions: Transactions, reason: str) -> None:
+        """Nobody knows what was committed: a new producer ends what is open, then offsets and lane records are read again."""
+        self._log.warning("producer_replaced", reason=reason)
+        if transactions.open:
+            self._meter.aborted()
+        transactions.discard()
+        self._transactions = None
+        time.sleep(RETRY_SECONDS)
+        self._transactions = self._new_producer()
+        if self._owned:
+            self._given = self._owned
+
+    # -- chores ---------------------------------------------------------------------------------------------------------------
+
+    def _chores(self) -> None:
+        now = time.monotonic()
+        if now >= self._chores_due:
+            self._chores_due = now + GAUGES_SECONDS
+            self._meter.lag(self._consumer, self._lanes, [(p.topic, p.dataset) for p in self._policy.plans.values()])
+        if now >= self._collect_due:
+            self._collect_due = now + COLLECT_SECONDS
+            gc.collect()
+
+    def close(self) -> None:
+        """Leave; an open transaction is ended by the next worker of this index, or by the broker in time."""
+        self._transactions = None
+        self._consumer.close()
+        self._replica.close()
