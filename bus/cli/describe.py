@@ -1,0 +1,72 @@
+"""A Kafka record as it may be shown to an operator: decoded by the id in its frame, masked, ready for JSON."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from typing import Any
+
+import fastavro
+from confluent_kafka import Message
+
+from bus.avro import dataset, frame
+from bus.avro.catalogue import Catalogue, CatalogueError
+from bus.cli.masking import Masker, headers, json_value, key_text
+from bus.config import Settings
+
+Record = dict[str, Any]
+"""{"topic", "lane", "offset", "timestamp_ms", "key" (four hexadecimal digits), "headers", "value"}."""
+
+
+class Describer:
+    """`read_catalogue` reads `_schemas` as it stands now; it is called for the first value and for every id not seen yet."""
+
+    def __init__(self, settings: Settings, read_catalogue: Callable[[], Catalogue]) -> None:
+        self._masker = Masker(dataset.load(settings.schemas))
+        self._read_catalogue = read_catalogue
+        self._schemas: dict[int, tuple[Any, Any]] = {}
+        """id -> schema as parsed JSON, and as fastavro wants it."""
+
+    def describe(self, message: Message) -> Record:
+        """What may be shown. Never raises: bytes that cannot be decoded are described by their length."""
+        topic, value = message.topic() or "", _bytes(message.value())
+        return {
+            "topic": topic,
+            "lane": message.partition(),
+            "offset": message.offset(),
+            "timestamp_ms": message.timestamp()[1],
+            "key": key_text(_bytes(message.key())),
+            "headers": headers(message.headers()),  # type: ignore[arg-type]  # always a list of pairs when read
+            "value": None if value is None else self.value(topic, value),
+        }
+
+    def value(self, topic: str, value: bytes) -> Any:
+        """One value, masked."""
+        try:
+            schema, parsed = self._schema(frame.schema_id(value))
+            decoded = fastavro.schemaless_reader(io.BytesIO(value[frame.HEADER_BYTES :]), parsed, None)
+            return self._masker.mask(decoded, schema)
+        except frame.Malformed:
+            return _json(topic, value)
+        except CatalogueError as error:
+            return f"<{len(value)} bytes: {error}>"
+        except Exception as error:  # fastavro raises whatever bad bytes lead it to, and its text may quote them
+            return f"<{len(value)} bytes that do not fit their schema: {type(error).__name__}>"
+
+    def _schema(self, schema_id: int) -> tuple[Any, Any]:
+        if schema_id not in self._schemas:
+            schema = json.loads(self._read_catalogue().schema(schema_id))
+            self._schemas[schema_id] = schema, fastavro.parse_schema(json.loads(json.dumps(schema)))
+        return self._schemas[schema_id]
+
+
+def _json(topic: str, value: bytes) -> Any:
+    try:
+        return json_value(topic, json.loads(value))
+    except ValueError:
+        return f"<{len(value)} bytes: neither framed Avro nor JSON>"
+
+
+def _bytes(data: bytes | str | None) -> bytes | None:
+    return data.encode() if isinstance(data, str) else data

@@ -1,0 +1,44 @@
+"""`bus run`: one process of the bus in the foreground. `bus up` runs them all this way."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from bus.cli import frame
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.command()
+def capture(context: typer.Context, domain: Annotated[str, typer.Argument(help="The agency's database, such as civil")]) -> None:
+    """Capture one agency's database: snapshot, then every committed change.
+
+    Example: [bold]bus run capture civil[/]
+    """
+    from connectors.capture import process
+
+    process.run(frame.settings(context), domain)
+
+
+@app.command()
+def register(context: typer.Context) -> None:
+    """Keep the register's replica up to date.
+
+    Example: [bold]bus run register[/]
+    """
+    from bus.engine import register as process
+
+    process.run(frame.settings(context))
+
+
+@app.command()
+def engine(context: typer.Context, index: Annotated[int, typer.Argument(min=0, help="This worker's number, from 0")]) -> None:
+    """Verify events and deliver them: one worker of the engine.
+
+    Example: [bold]bus run engine 0[/]
+    """
+    from bus.engine import worker
+
+    worker.run(frame.settings(context), index)
