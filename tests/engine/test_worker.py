@@ -1,0 +1,206 @@
+"""The engine on a real broker: exactly once, dense numbers and a true audit, whatever dies and whenever."""
+
+from __future__ import annotations
+
+import random
+import signal
+import threading
+import time
+
+import pytest
+
+from bus.engine import bench
+from bus.engine.client import Stop
+from bus.engine.worker import Worker
+from bus.platform import broker
+from tests.engine.stage import Stage
+
+pytestmark = pytest.mark.timeout(400)
+
+
+def test_every_event_is_verified_once_and_every_delivery_numbered_though_workers_are_killed(stage: Stage) -> None:
+    rng = random.Random(7)
+    stage.feed(500)
+    for index in range(2):
+        stage.start(f"engine-{index}")
+    for _ in range(5):
+        stage.feed(1_500)
+        victim = f"engine-{rng.randrange(2)}"
+        time.sleep(rng.random() * 1.5)  # a moment nobody chose: in the start, in a transaction, or between two
+        stage.kill(victim)
+        stage.feed(300)
+        stage.start(victim)
+    stage.feed(500)
+    stage.until("the end of the inputs", stage.drained)
+    outcomes = stage.check()
+    assert {outcome for _, _, outcome in outcomes} >= {"DELIVERED", "ROW_FILTER", "VERDICT", "INVISIBLE"}
+    for index in range(2):
+        stage.stop(f"engine-{index}")
+    stage.check()
+
+
+def test_lanes_of_a_worker_that_does_not_come_back_are_taken_over_and_given_back(stage: Stage) -> None:
+    stage.start("engine-0")
+    stage.start("engine-1")
+    stage.until("both to own lanes", lambda: all(owns(stage, f"engine-{n}", 2) for n in range(2)))
+    stage.feed(3_000)
+    stage.kill("engine-1")
+    stage.feed(1_000)
+    stage.until("the other to own all lanes", lambda: owns(stage, "engine-0", 4))
+    stage.until("the end of the inputs", stage.drained)
+    stage.check()
+    stage.start("engine-1")
+    stage.feed(3_000)
+    stage.until("both to own lanes again", lambda: all(owns(stage, f"engine-{n}", 2) for n in range(2)))
+    stage.feed(1_000)
+    stage.until("the end of the inputs", stage.drained)
+    stage.check()
+    stage.stop("engine-0")
+    stage.stop("engine-1")
+
+
+def test_a_worker_that_wakes_up_after_its_lanes_went_elsewhere_does_no_harm(stage: Stage) -> None:
+    stage.start("engine-0")
+    stage.start("engine-1")
+    stage.until("both to own lanes", lambda: all(owns(stage, f"engine-{n}", 2) for n in range(2)))
+    stage.feed(2_000)
+    sleeper = stage.running["engine-1"]
+    sleeper.send_signal(signal.SIGSTOP)
+    stage.feed(1_000)
+    stage.until("the other to own all lanes", lambda: owns(stage, "engine-0", 4))
+    stage.feed(1_000)
+    sleeper.send_signal(signal.SIGCONT)
+    stage.until("both to own lanes again", lambda: all(owns(stage, f"engine-{n}", 2) for n in range(2)))
+    stage.feed(500)
+    stage.until("the end of the inputs", stage.drained)
+    stage.check()
+    stage.stop("engine-0")
+    stage.stop("engine-1")
+
+
+def test_a_broker_that_is_killed_under_load_costs_time_and_nothing_else(stage: Stage) -> None:
+    for index in range(2):
+        stage.start(f"engine-{index}")
+    stage.until("both to own lanes", lambda: all(owns(stage, f"engine-{n}", 2) for n in range(2)))
+    for pause_seconds in (0.3, 1.1):
+        stage.feed(2_500)
+        time.sleep(pause_seconds)
+        kafka = broker.start(stage.settings)
+        kafka.kill()
+        kafka.wait(10)
+        broker.start(stage.settings)
+    stage.feed(500)
+    stage.until("the end of the inputs", stage.drained)
+    stage.until("both to own lanes again", lambda: all(owns(stage, f"engine-{n}", 2) for n in range(2)))
+    stage.check()
+    for index in range(2):
+        stage.stop(f"engine-{index}")
+
+
+def test_of_two_workers_with_one_index_one_gives_up_and_says_why(stage: Stage) -> None:
+    stage.start("engine-0")
+    stage.until("lanes", lambda: owns(stage, "engine-0", 4))
+    rival = bench.start(stage.settings, "engine-0")
+    first = stage.running.pop("engine-0")
+    stage.feed(1_000)
+    stage.until("one to give up", lambda: first.poll() is not None or rival.poll() is not None)
+    loser, winner = (first, rival) if first.poll() is not None else (rival, first)
+    stage.running["engine-0"] = winner
+    assert loser.returncode == 1
+    reasons = [line["reason"] for line in stage.log("engine-0") if line["event"] == "process_failed"]
+    assert reasons[-1] == "another process runs as engine-0: give every worker its own index"
+    stage.feed(500)
+    stage.until("the end of the inputs", stage.drained)
+    stage.check()
+    stage.stop("engine-0")
+
+
+def owns(stage: Stage, process: str, count: int) -> bool:
+    moves = [line for line in stage.log(process) if line["event"] in ("lanes_assigned", "lanes_revoked", "process_started")]
+    return bool(moves) and moves[-1]["event"] == "lanes_assigned" and len(moves[-1]["lanes"]) == count
+
+
+@pytest.mark.parametrize("offset", [0, 1])
+def test_the_lane_record_counts_and_not_the_groups_offsets(stage: Stage, offset: int) -> None:
+    """An operator's reset of the group, or its loss, repeats nothing."""
+    run_here(stage, 600)
+    stage.check()
+    before = {topic: len(stage.records(topic)) for topic in stage.outputs}
+    stage.until("the group to be empty", lambda: group_is_empty(stage))
+    stage.set_group_offsets(offset)
+    run_here(stage, 0)
+    stage.look()
+    assert {topic: len(stage.records(topic)) for topic in before} == before
+    run_here(stage, 120)
+    stage.check()
+
+
+def group_is_empty(stage: Stage) -> bool:
+    described = stage.watch._admin.describe_consumer_groups(["bus-engine"])["bus-engine"].result(10)
+    return not described.members
+
+
+def run_here(stage: Stage, events: int, clock_ms: int | None = None) -> None:
+    """A worker in this process, from its start to the end of the inputs."""
+    stop = Stop()
+    worker = Worker(stage.settings, 0, stop, *([lambda: clock_ms] if clock_ms is not None else []))
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            worker.work()
+        except BaseException as error:
+            failed.append(error)
+
+    stage.feed(events)
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        stage.until("the end of the inputs", lambda: bool(failed) or stage.drained())
+    finally:
+        stop.asked = True
+        thread.join(60)
+        worker.close()
+    assert not failed
+
+
+def test_nothing_is_delivered_before_an_agreement_begins_or_after_it_has_ended(stage: Stage) -> None:
+    run_here(stage, 240)
+    before = stage.check()
+    for clock_ms in (1_000_000_000_000, 1_909_069_200_000):  # 2001; the very millisecond that tax.taxpayers ends
+        run_here(stage, 240, clock_ms)
+        after = stage.check()
+        gained = {key: n - before[key] for key, n in after.items() if n != before[key]}
+        in_force = {key for key in gained if key[2] == "DELIVERED"}
+        assert any(key[0] == "tax.taxpayers" and key[2] == "NOT_IN_FORCE" for key in gained)
+        assert not any(key[0] == "tax.taxpayers" for key in in_force)
+        if clock_ms < 1_700_000_000_000:
+            assert {key[2] for key in gained} == {"NOT_IN_FORCE"}
+        else:
+            assert any(key[0] == "statistics.indicators" for key in in_force)
+        before = after
+
+
+def test_records_that_cannot_be_processed_become_dead_letters_with_their_own_bytes(stage: Stage) -> None:
+    one = stage.sources[0]
+    key, value = stage._made[one.name][0]
+    bad = [
+        b"",
+        b"\0",
+        b"\1" + value[1:],
+        value[:1] + b"\x7f\x7f\x7f\x7f" + value[5:],
+        value[:-1],
+        value + b"\0",
+        value[:5] + b"\xff" * 40,
+        value[:40],
+        value[:5] + bytes(1_100_000),
+    ]
+    stage.look()
+    before = {lane: len(found) for lane, found in stage.lanes(f"dead.{one.name}").items()}
+    stage.filling.produce([(one.topic, key, b) for b in bad])
+    run_here(stage, 60)
+    stage.check()
+    found = [r for lane, records in stage.lanes(f"dead.{one.name}").items() for r in records[before.get(lane, 0) :]]
+    assert [r.value() or b"" for r in found] == bad
+    codes = [dict(r.headers())["x-dead-code"].decode() for r in found]
+    assert codes == ["BAD_FRAME"] * 3 + ["UNKNOWN_SCHEMA"] + ["MALFORMED"] * 4 + ["TOO_LARGE"]

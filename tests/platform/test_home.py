@@ -1,0 +1,125 @@
+"""What a home keeps on disk: secrets, ports and records of processes, and what becomes of them when something is wrong."""
+
+from __future__ import annotations
+
+import random
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from bus import config
+from bus.config import ConfigError, Settings
+from bus.platform import jars, ports, processes, secrets, stopping
+
+DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(600)"
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    made = config.load(tmp_path / "nhà", env={})
+    processes.make_home(made)
+    return made
+
+
+def test_secrets_are_made_once_and_nobody_else_can_read_them(settings: Settings) -> None:
+    first = secrets.password(settings, "kafka-tax")
+    secrets.keys(settings)
+    assert secrets.password(settings, "kafka-tax", lambda _: b"another") == first
+    assert len(settings.secret("person-key")) == 32
+    for path in (settings.home / "secrets").iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+    assert stat.S_IMODE((settings.home / "secrets").stat().st_mode) == 0o700
+
+
+def test_passwords_need_no_quoting_anywhere(settings: Settings) -> None:
+    assert secrets.password(settings, "any", lambda count: bytes(range(count))).isalnum()
+
+
+def test_ports_stay_the_same_and_differ_from_one_another(settings: Settings) -> None:
+    first = ports.ensure(settings, random.Random(1))
+    assert ports.ensure(settings, random.Random(2)) == first
+    assert len({first.kafka, first.controller, first.postgres}) == 3
+
+
+def test_a_busy_port_is_named_with_its_holder_and_a_remedy(settings: Settings) -> None:
+    with socket.socket() as taken:
+        taken.bind((ports.HOST, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=rf"port {port} .*Kafka.* process {psutil.Process().pid} .*endpoints\.json"):
+            ports.require_free(settings, port, "Kafka")
+    ports.require_free(settings, port, "Kafka")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"kafka": 1, "controller": 2, "postgres": 3}', '{"kafka": "127.0.0.1:x"}'])
+def test_a_damaged_port_file_is_named_with_a_remedy(settings: Settings, text: str) -> None:
+    (settings.home / "run" / "endpoints.json").write_text(text)
+    with pytest.raises(ConfigError, match=r"endpoints\.json is damaged: delete it"):
+        ports.ensure(settings)
+
+
+def test_a_pid_that_now_is_somebody_elses_is_not_ours(settings: Settings) -> None:
+    """The system gives pids away again; only pid and start time together name a process."""
+    stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    try:
+        record = processes.remember(settings, "engine-0", stranger.pid)
+        assert processes.running(settings, "engine-0") is not None
+        path = processes.record_file(settings, "engine-0")
+        path.write_text(path.read_text().replace(str(record.created), str(record.created - 60)))
+        assert processes.running(settings, "engine-0") is None
+        stopping.stop_all(settings)
+        assert stranger.poll() is None, "a process that is not ours was ended"
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+def test_a_process_that_does_not_listen_is_killed_in_bounded_time(settings: Settings) -> None:
+    child = processes.spawn(settings, "deaf", [sys.executable, "-u", "-c", DEAF])
+    log = settings.home / "log" / "deaf.log"
+    while not log.read_text():
+        assert child.poll() is None
+    processes.stop([(child, signal.SIGTERM)], 0.2)
+    assert processes.ended(child)
+    assert processes.running(settings, "deaf") is None
+
+
+def test_half_written_records_and_records_of_the_dead_are_no_processes(settings: Settings) -> None:
+    child = processes.spawn(settings, "short", [sys.executable, "-c", ""])
+    child.wait()
+    assert processes.running(settings, "short") is None
+    processes.record_file(settings, "half").parent.mkdir(exist_ok=True)
+    processes.record_file(settings, "half").write_text('{"pid": 1')
+    assert processes.running(settings, "half") is None
+    assert "half" not in [record.name for record in processes.records(settings)]
+
+
+def test_a_damaged_jar_is_fetched_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = {path.name: path for path in jars.fetch()}
+    small = sorted(jars.locked(), key=lambda one: whole[one.file].stat().st_size)[:3]
+    monkeypatch.setattr(jars, "locked", lambda: small)
+    fetched: list[str] = []
+
+    def download(missing: list[jars.Locked], place: Path) -> None:
+        for one in missing:
+            fetched.append(one.file)
+            (place / one.file).write_bytes(whole[one.file].read_bytes())
+
+    monkeypatch.setattr(jars, "_download", download)
+    assert [path.name for path in jars.fetch(tmp_path)] == [one.file for one in small]
+    assert fetched == [one.file for one in small]
+    damaged = tmp_path / small[1].file
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"\0\0")
+    jars.fetch(tmp_path)
+    assert fetched[3:] == [small[1].file]
+
+
+def test_locked_kafka_is_of_one_version_throughout() -> None:
+    """A bill of materials of another jar must not put an older client under the broker."""
+    assert {one.version for one in jars.locked() if one.group == "org.apache.kafka"} == {jars.KAFKA.rpartition(":")[2]}

