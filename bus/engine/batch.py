@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
@@ -146,6 +146,16 @@ class Batch:
                 for agreement, outcome in run.plan.outcomes(tally):
                     count.outcomes[agreement, run.plan.dataset, outcome] += n
         return count
+
+    def jumps(self) -> Iterator[tuple[str, int, int, int]]:
+        """(topic, lane, expected, first): runs that begin neither at the expected offset nor one further.
+
+        One further is where a run begins after the commit marker of the transaction that wrote what was read last.
+        """
+        for (topic, lane), run in self.runs.items():
+            expected = self._held[lane].inputs.get(topic)
+            if expected is not None and not expected <= run.span.first <= expected + 1:
+                yield topic, lane, expected, run.span.first
 
     def offsets(self) -> list[TopicPartition]:
         return [TopicPartition(topic, lane, run.span.next) for (topic, lane), run in self.runs.items()]

@@ -87,6 +87,8 @@ class Recovered:
 
     states: Mapping[int, LaneState]
     committed: Committed
+    starts: Mapping[tuple[str, int], int]
+    """(input topic, lane) -> the offset to begin at: the lane record's, or where the topic's records begin."""
 
 
 def recover(
@@ -113,7 +115,7 @@ def recover(
             found = _tails(consumer, sorted(inputs))
             behind = [lane for lane in inputs if _behind(found[lane], committed.get(lane, {}))]
             if not behind:
-                return Recovered(found, committed)
+                return Recovered(found, committed, _starts(consumer, found, inputs))
             if clock() >= deadline:
                 raise HumanNeeded(
                     f"the records of lanes {behind} in {topics.LANES!r} are behind the committed offsets of group {group!r}: "
@@ -143,6 +145,42 @@ def _committed(
         if answer.offset >= 0:
             found.setdefault(answer.partition, {})[answer.topic] = answer.offset
     return found
+
+
+def _starts(
+    consumer: Consumer, found: Mapping[int, LaneState], inputs: Mapping[int, Iterable[str]]
+) -> dict[tuple[str, int], int]:
+    """As explicit offsets: a client that is told "at the beginning" finds out when it likes. Raises KafkaException."""
+    starts: dict[tuple[str, int], int] = {}
+    for lane, names in inputs.items():
+        for topic in names:
+            at = found[lane].inputs.get(topic)
+            if at is None:
+                at = consumer.get_watermark_offsets(TopicPartition(topic, lane), QUERY_SECONDS, cached=False)[0]
+            starts[topic, lane] = at
+    return starts
+
+
+def holds_records(config: Mapping[str, Any], group: str, topic: str, lane: int, first: int, end: int) -> bool:
+    """Whether committed records stand in [first, end); there is one at `end`. Raises KafkaException, HumanNeeded.
+
+    Offsets without records are commit markers and what aborted transactions wrote.
+    """
+    consumer = Consumer(dict(config) | client.READER | {"group.id": group, "error_cb": client.ignore})
+    try:
+        consumer.assign([TopicPartition(topic, lane, first)])
+        deadline = time.monotonic() + READ_SECONDS
+        while time.monotonic() < deadline:
+            message: Any = consumer.poll(_POLL_SECONDS)
+            if message is None:
+                continue
+            if message.error() is None:
+                return bool(message.offset() < end)
+            if message.error().code() != KafkaError._PARTITION_EOF:
+                client.check(message.error())
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"{topic!r} lane {lane} was not read in time"))
+    finally:
+        consumer.close()
 
 
 def _behind(state: LaneState, committed: Mapping[str, int]) -> bool:

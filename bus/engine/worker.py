@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from bus import access, telemetry
 from bus.avro import catalogue, dataset
@@ -229,6 +229,7 @@ class Worker:
         if not self._fill(batch, first, began, pause):
             return
         try:
+            self._check_joints(batch)
             after = batch.close(self._audit)
         except KafkaException as error:
             raise Abort(client.text(error)) from error
@@ -260,6 +261,12 @@ class Worker:
         except KafkaException as error:
             raise Abort(client.text(error)) from error
 
+    def _check_joints(self, batch: Batch) -> None:
+        """Raises Abort when a run of records does not begin where the last one of its lane ended."""
+        for topic, lane, expected, first in batch.jumps():
+            if first < expected or lanes.holds_records(self._config, GROUP, topic, lane, expected, first):
+                raise Abort(f"{topic!r} lane {lane} went on at offset {first} instead of {expected}")
+
     def _readable(self, messages: list[Any]) -> list[Any]:
         """Without the errors that pass by themselves. Raises HumanNeeded for the others."""
         good = [m for m in messages if m.error() is None]
@@ -275,8 +282,12 @@ class Worker:
     # -- lanes come and go -------------------------------------------------------------------------------------------------
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """Nothing is read yet: where to begin is found outside of the callback."""
-        consumer.assign([TopicPartition(p.topic, p.partition, OFFSET_END) for p in partitions])
+        """Nothing is assigned yet: where to begin is found outside of the callback.
+
+        Assigning somewhere now and elsewhere later will not do: the answer to "where does this partition end?" may arrive
+        after the second assignment and override it.
+        """
+        consumer.assign([])
         self._given, self._disturbed = partitions, True
 
     def _on_revoke(self, consumer: Consumer, _: list[TopicPartition]) -> None:
@@ -310,9 +321,7 @@ class Worker:
             client.check(error.args[0])
             return False
         self._lanes = {number: Lane.of(state, self._names) for number, state in found.states.items()}
-        self._consumer.assign(
-            [TopicPartition(p.topic, p.partition, self._lanes[p.partition].inputs.get(p.topic, OFFSET_BEGINNING)) for p in given]
-        )
+        self._consumer.assign([TopicPartition(p.topic, p.partition, found.starts[p.topic, p.partition]) for p in given])
         self._given, self._owned = None, given
         self._mend_group(found)
         self._meter.lanes(len(self._lanes))

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import signal
 import threading
 import time
+from typing import Any
 
 import pytest
 
-from bus.engine import bench
+from bus.engine import bench, lanes
 from bus.engine.client import Stop
+from bus.engine.transaction import Transactions
 from bus.engine.worker import Worker
 from bus.platform import broker
 from tests.engine.stage import Stage
@@ -133,6 +136,65 @@ def test_the_lane_record_counts_and_not_the_groups_offsets(stage: Stage, offset:
     assert {topic: len(stage.records(topic)) for topic in before} == before
     run_here(stage, 120)
     stage.check()
+
+
+@pytest.mark.parametrize("shift", [-7, 7])
+def test_a_client_that_begins_at_the_wrong_place_costs_an_abort_and_nothing_else(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, shift: int
+) -> None:
+    """The group's client is trusted with nothing that the lane record can tell."""
+    stage.feed(1_200)
+    run_here(stage, 600)
+    honest, back = lanes.recover, Worker._back_to_last_commit
+    misled: list[str] = []
+    told: list[str] = []
+
+    def mislead(*given: Any, **named: Any) -> lanes.Recovered:
+        found = honest(*given, **named)
+        if misled:
+            return found
+        misled.append("once")
+        return dataclasses.replace(found, starts={place: max(0, at + shift) for place, at in found.starts.items()})
+
+    def listen(worker: Worker, transactions: Transactions, reason: str) -> None:
+        told.append(reason)
+        back(worker, transactions, reason)
+
+    monkeypatch.setattr(lanes, "recover", mislead)
+    monkeypatch.setattr(Worker, "_back_to_last_commit", listen)
+    run_here(stage, 1_200)
+    stage.check()
+    assert len(told) == 1
+    assert "went on at offset" in told[0]
+
+
+def test_lanes_that_change_hands_under_load_skip_and_repeat_nothing(stage: Stage) -> None:
+    """Each join and each leave assigns every lane anew, while records arrive at the ends of all of them."""
+    feeding = threading.Event()
+    feeding.set()
+
+    def feed() -> None:
+        while feeding.is_set():
+            stage.feed(40)
+
+    stage.start("engine-0")
+    stage.until("lanes", lambda: owns(stage, "engine-0", 4))
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    try:
+        for _ in range(2):
+            stage.start("engine-1")
+            stage.until("both to own lanes", lambda: all(owns(stage, f"engine-{n}", 2) for n in range(2)))
+            stage.kill("engine-1")
+            stage.until("one to own all lanes", lambda: owns(stage, "engine-0", 4))
+    finally:
+        feeding.clear()
+        feeder.join(60)
+    stage.until("the end of the inputs", stage.drained)
+    stage.check()
+    told = [line["reason"] for line in stage.log("engine-0") if line["event"] == "transaction_aborted"]
+    assert not any("went on at offset" in reason for reason in told), told
+    stage.stop("engine-0")
 
 
 def group_is_empty(stage: Stage) -> bool:
