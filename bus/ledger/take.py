@@ -62,14 +62,9 @@ def _journal(dsn: str, dataset: Dataset) -> dict[int, int] | None:
 
 
 def _moves(dataset: Dataset) -> sql.Composable:
-    """Whether an update changes the key of the row's events, so that it is published as d and c."""
-    keys = [_differs(column) for column in dataset.primary_key]
-    other_row = sql.SQL("({})").format(sql.SQL(" OR ").join(keys))
-    if not dataset.people:
-        return other_row
-    pin = sql.Literal(dataset.people[0].pin)
-    nobody = sql.SQL("coalesce(before->>{0}, after->>{0}, '') = ''").format(pin)
-    return sql.SQL("CASE WHEN {} THEN {} ELSE {} END").format(nobody, other_row, _differs(dataset.people[0].pin))
+    """Whether an update changes the row's primary key or its subject's PIN, so that it is published as d and c."""
+    names = {*dataset.primary_key, *(role.pin for role in dataset.people[:1])}
+    return sql.SQL("({})").format(sql.SQL(" OR ").join(_differs(column) for column in sorted(names)))
 
 
 def _differs(column: str) -> sql.Composable:

@@ -128,10 +128,13 @@ class Events:
             self._emit(target, op, key, _ABSENT_BEFORE, row, b"")
 
     def update(self, target: Target, old: tuple[bytes, bytes, bytes], new: tuple[bytes, bytes, bytes]) -> None:
-        """`old` and `new` are (row, PIN, row key). A change of the message key becomes d under the old, c under the new."""
+        """`old` and `new` are (row, PIN, row key). A change of PIN or row key becomes d of the old row, c of the new one.
+
+        The PIN decides the lane; the row key is what subscribers know the row by, so the old one has to be told off.
+        """
         row0, pin0, key0 = old
         row1, pin1, key1 = new
-        if pin0 == pin1 and (pin0 or key0 == key1):
+        if key0 == key1 and pin0 == pin1:
             self._emit(target, UPDATE, self._keys.of(target.name, pin1, key1), encode.PRESENT, row0, encode.PRESENT + row1)
         else:
             self.row(target, DELETE, row0, pin0, key0)

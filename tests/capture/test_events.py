@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from itertools import pairwise
 from typing import Any
 
 import fastavro
@@ -25,6 +26,10 @@ SECRET = bytes(range(32))
 ROW = schema("t", ["id"], [field("id", "long"), field("pin", ["null", "string"])])
 DATASET = Dataset("civil.t", "civil", "t", ROW, ("id",), (Role("subject", "pin", {}),), False)
 SCHEMA: Any = fastavro.parse_schema(derive.change(DATASET))
+
+Key = tuple[int, str | None]
+"""(number, PIN) of a row."""
+Change = tuple[Key, Key | None]
 
 u63 = st.integers(0, 2**63 - 1)
 lsns = st.integers(1, 2**63 - 1)
@@ -71,10 +76,11 @@ def test_envelope_says_the_position_and_the_id_follows_from_it(system: int, lsn:
         assert event["ts_ms"] == 5
 
 
-def test_an_update_of_the_message_key_is_a_delete_and_a_create_and_nothing_else_is() -> None:
+def test_an_update_of_pin_or_primary_key_is_a_delete_and_a_create_and_nothing_else_is() -> None:
     cases = {
         ("same PIN", (1, "a"), (1, "a")): "u",
-        ("same PIN, other row key", (1, "a"), (2, "a")): "u",
+        ("same PIN, other row key", (1, "a"), (2, "a")): "dc",
+        ("other PIN, other row key", (1, "a"), (2, "b")): "dc",
         ("other PIN", (1, "a"), (1, "b")): "dc",
         ("PIN appears", (1, None), (1, "b")): "dc",
         ("PIN goes", (1, "a"), (1, None)): "dc",
@@ -91,6 +97,45 @@ def test_an_update_of_the_message_key_is_a_delete_and_a_create_and_nothing_else_
         assert [e["source"]["ordinal"] for e in found] == list(range(len(ops))), name
         keys = [Keys(SECRET).of("civil.t", *_row(*row)[1:]) for row in (old, new)]
         assert [key for _, _, key in records.sent] == (keys if ops == "dc" else keys[:1]), name
+
+
+rows = st.tuples(st.integers(1, 4), st.sampled_from([None, "", "a", "b"]))
+
+
+@given(changes=st.lists(st.tuples(rows, st.none() | rows), max_size=30), people=st.booleans())
+def test_after_any_updates_no_row_key_is_left_that_has_no_row(changes: list[Change], people: bool) -> None:
+    """Who knows rows by their key only has what the table has. `changes`: write the row, or give its number to another."""
+    records, table, known = Records(), dict[int, str | None](), dict[int, str | None]()
+    for number, (old, new) in enumerate(changes):
+        records.events.transaction(number + 1, number + 1, 0, 0, None)
+        _write(records, table, old if people else (old[0], None), new if people or new is None else (new[0], None))
+    for event in records.decoded():
+        if event["op"] == "d":
+            del known[event["before"]["id"]]
+        else:
+            assert (event["op"] == "c") == (event["after"]["id"] not in known), "told of a row that is there, or of none"
+            known[event["after"]["id"]] = event["after"]["pin"]
+    assert known == table
+    for before, after in pairwise(records.decoded()):
+        if before["source"]["xid"] == after["source"]["xid"]:
+            assert (before["op"], after["op"]) == ("d", "c")
+            assert after["source"]["ordinal"] == before["source"]["ordinal"] + 1
+
+
+def _write(records: Records, table: dict[int, str | None], old: Key, new: Key | None) -> None:
+    """Insert `old`, or where its number is there, update that row to `new` (whose number must be free), or delete it."""
+    number, pin = old
+    was = (number, table[number]) if number in table else None
+    if was is None:
+        records.events.row(records.target, CREATE, *_row(number, pin))
+        table[number] = pin
+    elif new is None:
+        records.events.row(records.target, DELETE, *_row(*was))
+        del table[number]
+    elif new[0] == number or new[0] not in table:
+        records.events.update(records.target, _row(*was), _row(*new))
+        del table[number]
+        table[new[0]] = new[1]
 
 
 @given(per_transaction=st.lists(st.integers(0, 4), min_size=1, max_size=6), stop=st.integers(0, 30))

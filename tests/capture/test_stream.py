@@ -88,18 +88,46 @@ def test_only_committed_transactions_come_each_with_ordinals_from_zero(lab: Lab)
         assert abs(e.source["ts_ms"] / 1000 - time.time()) < 300
 
 
-def test_a_change_of_the_message_key_is_a_delete_then_a_create(lab: Lab) -> None:
+def test_a_change_of_pin_or_primary_key_is_a_delete_then_a_create(lab: Lab) -> None:
     with lab.capture() as capture, lab.connect() as db:
         capture.streaming()
         db.execute("INSERT INTO book (id, pin) VALUES (1, %s), (2, NULL)", (PIN,))
         db.execute("UPDATE book SET pin = %s WHERE id = 1", (OTHER,))
         db.execute("UPDATE book SET id = 3 WHERE id = 2")
         db.execute("UPDATE book SET id = 4 WHERE id = 1")
-        found = lab.wait_for_events(7)
-    assert [e.op for e in found] == ["c", "c", "d", "c", "d", "c", "u"]
+        found = lab.wait_for_events(8)
+    assert [e.op for e in found] == ["c", "c", "d", "c", "d", "c", "d", "c"]
+    assert [e.source["ordinal"] for e in found] == [0, 1, *[0, 1] * 3]
     assert [e.key for e in found[2:4]] == [found[0].key, found[6].key]
     assert found[4].key == found[1].key
+    assert found[6].key == found[7].key, "the person is the same, so is the lane"
     assert len({e.key for e in found}) == 4
+
+
+def test_whoever_knows_rows_by_their_key_only_has_the_table(lab: Lab) -> None:
+    """After any updates of primary keys none is left that has no row; with PIN and without, of one row and of many."""
+    with lab.capture() as capture, lab.connect() as db:
+        capture.streaming()
+        db.execute("INSERT INTO book (id, pin) SELECT i, CASE WHEN i %% 3 > 0 THEN %s END FROM generate_series(1, 9) i", (PIN,))
+        db.execute("INSERT INTO shelf VALUES ('a', 'x'), ('b', 'y')")
+        db.execute("UPDATE book SET id = id + 100, title = 'moved'")
+        with db.transaction():
+            db.execute("UPDATE book SET id = id + 100, pin = %s WHERE id < 104", (OTHER,))
+            db.execute("UPDATE book SET id = 102 WHERE id = 104")
+            db.execute("UPDATE shelf SET code = 'c' WHERE code = 'a'")
+            db.execute("DELETE FROM book WHERE id = 102")
+        found = lab.wait_for_events(11 + 18 + 6 + 2 + 2 + 1)
+        table = {("book", i): (pin, title) for i, pin, title in db.execute("SELECT id, pin, title FROM book").fetchall()}
+        table |= {("shelf", code): place for code, place in db.execute("SELECT * FROM shelf").fetchall()}
+    known: dict[tuple[str, Any], Any] = {}
+    for e in found:
+        at = e.table, e.row["id" if e.table == "book" else "code"]
+        if e.op == "d":
+            del known[at]
+        else:
+            assert (e.op == "c") == (at not in known)
+            known[at] = (e.row["pin"], e.row["title"]) if e.table == "book" else e.row["place"]
+    assert known == table
 
 
 def test_unchanged_large_values_are_values_not_placeholders(lab: Lab) -> None:

@@ -94,7 +94,7 @@ class _Rows:
             if any(UNCONVERTIBLE in row.values() for row in (old, new) if row):
                 self._taint(e)
                 yield self._item(DEAD, old, new, e.xid, where)
-            elif old and new and self.keys.of(old) != self.keys.of(new):
+            elif old and new and (self._pk(old) != self._pk(new) or self.keys.of(old) != self.keys.of(new)):
                 yield self._item("d", old, None, e.xid, where)
                 yield self._item("c", None, new, e.xid, where)
             else:
@@ -236,14 +236,13 @@ class _Rows:
         return f"differs in {', '.join(sorted(differing))}"
 
     def _fold(self, final: dict[Pk | None, Signature | None]) -> None:
-        """Replaying all events by position gives the table."""
+        """Replaying all events by position, as one who knows rows by their key only, gives the table."""
         rows: dict[Pk | None, Signature | None] = {}
         for event in self.events:
-            old, new = self._pk(event.before), self._pk(event.after)
-            if old is not None and old != new:
-                rows.pop(old, None)
-            if new is not None:
-                rows[new] = self._values(event.after)
+            if event.after is None:
+                rows.pop(self._pk(event.before), None)
+            else:
+                rows[self._pk(event.after)] = self._values(event.after)
         clean = {"lost", "phantom", "wrong-field", "duplicate", "reordered", "harness"}.isdisjoint(self.report.kinds())
         differing = {pk for pk in rows.keys() | final.keys() if rows.get(pk) != final.get(pk)} - self.tainted
         if differing and clean:

@@ -27,6 +27,17 @@ def delete_of_the_last_event_lost(history: History, pick: random.Random) -> None
     births(history).remove(streamed(history, "d")[-1])
 
 
+@plant("lost")
+def another_primary_key_told_as_an_update(history: History, pick: random.Random) -> None:
+    """One event where two are due: the old row is never told off."""
+    found = births(history)
+    at = {(e.source["lsn"], e.source["ordinal"]): e for e in found if e.source["xid"]}
+    pairs = [(e, at.get((lsn, n + 1))) for (lsn, n), e in at.items() if e.op == "d"]
+    old, new = next((d, c) for d, c in pairs if c and c.op == "c" and c.key == d.key and c.row["id"] != d.row["id"])
+    found.remove(old)
+    new.op, new.before = "u", old.before
+
+
 @plant("duplicate")
 def change_event_twice(history: History, pick: random.Random) -> None:
     births(history).append(later(pick.choice(streamed(history, "u"))))

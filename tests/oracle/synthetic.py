@@ -120,7 +120,8 @@ class Made:
         if any(UNCONVERTIBLE in row.values() for row in (before, after) if row):
             self._bury(name, ordinal)
             return ordinal + 1
-        split = before and after and self.keys[name].of(before) != self.keys[name].of(after)
+        of = self.keys[name]
+        split = before and after and (before[key] != after[key] or of.of(before) != of.of(after))
         images = [("d", before, None), ("c", None, after)] if split else [(op, before, after)]
         for event_op, old, new in images:
             self._emit(name, event_op, old, new, self.lsn, self.xid, ordinal)
