@@ -107,9 +107,10 @@ class Demo:
     def _prepare(self) -> None:
         """Servers and declared state first, so that the agencies are full before capture looks at them."""
         from bus import access
-        from bus.platform import declare, jars, processes, start_kafka, start_postgres
+        from bus.platform import declaration, declare, jars, processes, start_kafka, start_postgres
         from connectors import society
 
+        declaration.Files.read(self.settings)  # what is wrong with them is told before anything is started
         processes.make_home(self.settings)
         jars.fetch()
         frame.talk("Starting Kafka and PostgreSQL")

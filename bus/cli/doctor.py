@@ -26,7 +26,8 @@ def doctor(context: typer.Context, json: Annotated[bool, typer.Option("--json", 
     for check in checks.run(frame.settings(context)):
         found.append(check)
         if not json:
-            console.print(f"{_MARKS[check.grade]} {escape(check.name)}: {escape(check.found)}", soft_wrap=True, highlight=False)
+            found_text = check.found.replace("\n", "\n    ")
+            console.print(f"{_MARKS[check.grade]} {escape(check.name)}: {escape(found_text)}", soft_wrap=True, highlight=False)
             if check.todo:
                 console.print(f"    → {escape(check.todo)}", soft_wrap=True, highlight=False)
     if json:

@@ -23,7 +23,8 @@ def up(
 ) -> None:
     """Start Kafka, PostgreSQL and every process of the bus, and keep them running in the background.
 
-    Starting a bus that is up changes nothing. What dies is started again; `bus down` stops everything.
+    Agreements and schemas are checked before anything is started. Starting a bus that is up changes nothing, and says so when
+    they are not those it was started with. What dies is started again; `bus down` stops everything.
 
     Example: [bold]bus up[/]   or   [bold]bus --home /srv/bus up --foreground[/]
     """
@@ -31,15 +32,22 @@ def up(
 
 
 def start(settings: Settings, *, foreground: bool = False) -> None:
-    """Returns when the bus is up; in the foreground, when it was stopped. Raises ConfigError when it does not come up."""
-    from bus.platform import jars, presence, processes, roster
+    """Returns when the bus is up; in the foreground, when it was stopped.
+
+    Raises ConfigError when it does not come up, or is up with other files or settings; AgreementError, SchemaError and
+    PlanError, with nothing started, when the files are wrong.
+    """
+    from bus.platform import declaration, jars, presence, processes, roster
 
     if presence.is_up(settings):
         if foreground:
             raise ConfigError(f"the bus in {settings.home} is up already: stop it with `bus down` first")
         _follow(settings, None)
         frame.talk(f"The bus in {settings.home} is up.")
+        if changed := presence.changed(settings, declaration.Files.read(settings).digests(settings)):
+            raise ConfigError(changed)
         return
+    declaration.Files.read(settings)
     if not settings.kafka.bootstrap:
         jars.fetch()  # here, where a person sees the progress
     if foreground:

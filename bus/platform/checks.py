@@ -12,14 +12,13 @@ from typing import Literal
 import psycopg
 from kafka.errors import KafkaError
 
-from bus.avro import dataset
 from bus.config import Settings
 from bus.core.position import parse_lsn
-from bus.engine import agreements
 from bus.platform import (
     broker,
     cluster,
     database,
+    declaration,
     declared,
     health,
     jars,
@@ -62,7 +61,7 @@ def _guarded(check: Callable[[Settings], Iterator[Check]], settings: Settings) -
         yield Check(
             check.__name__.strip("_"),
             "failed",
-            str(error).strip().splitlines()[0],
+            str(error).strip(),
             "mend this first, then run `bus doctor` again",
         )
 
@@ -98,10 +97,14 @@ def _disk(settings: Settings) -> Iterator[Check]:
 
 
 def _declarations(settings: Settings) -> Iterator[Check]:
-    datasets = dataset.load(settings.schemas)
-    dataset.register_of(datasets)
-    found = agreements.load(settings, datasets)
-    yield Check("declarations", "ok", f"{len(datasets)} datasets, {len(found)} agreements")
+    files = declaration.Files.read(settings)
+    counts = f"{len(files.datasets)} datasets, {len(files.agreements)} agreements"
+    changed = presence.changed(settings, files.digests(settings)) if presence.is_up(settings) else ""
+    if changed:
+        reason, todo = changed.split(": ", 1)
+        yield Check("declarations", "warning", f"{counts}; {reason}", todo)
+    else:
+        yield Check("declarations", "ok", counts)
 
 
 def _secrets(settings: Settings) -> Iterator[Check]:
@@ -184,24 +187,28 @@ def _processes(settings: Settings) -> Iterator[Check]:
 
 
 def last_failure(settings: Settings, name: str) -> str:
-    """The reason a process gave when it gave up, if that was the last thing it said."""
+    """The first line of the reason a process gave when it gave up, if that was the last thing it said."""
     for line in reversed(processes.last_lines(settings, name, 3)):
         try:
             event = json.loads(line)
         except ValueError:
             continue
         if isinstance(event, dict) and event.get("event") == "process_failed":
-            return str(event.get("reason", ""))
+            return next(iter(str(event.get("reason", "")).splitlines()), "")
     return ""
 
 
 def _kafka(settings: Settings) -> Iterator[Check]:
     if not settings.kafka.bootstrap and processes.running(settings, broker.NAME) is None:
         return
-    datasets = dataset.load(settings.schemas)
-    wanted = declared.topics_of(datasets, agreements.load(settings, datasets), settings.kafka.lanes)
     with cluster.admin(settings, "operator") as client:
         there = set(client.list_topics())
+    try:
+        files = declaration.Files.read(settings)
+    except ValueError:  # what is wrong stands under declarations
+        yield Check("kafka", "warning", "answers; which topics it must have is not known", "mend the declarations first")
+        return
+    wanted = declared.topics_of(files.datasets, files.agreements, settings.kafka.lanes)
     missing = sorted(set(wanted) - there)
     if missing:
         yield Check(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 from bus.avro import catalogue, dataset, derive
 from bus.avro.dataset import Dataset
@@ -18,11 +21,39 @@ from bus.registry import log
 
 
 @dataclass(frozen=True, slots=True)
+class Files:
+    """The schema and agreement files, read and checked against each other."""
+
+    datasets: dict[str, Dataset]
+    agreements: dict[str, Agreement]
+    subjects: dict[str, Any]
+
+    @classmethod
+    def read(cls, settings: Settings) -> Self:
+        """Starts nothing and asks nobody. Raises AgreementError with every problem, SchemaError, PlanError."""
+        datasets = dataset.load(settings.schemas)
+        agreements = agreement_files.load(settings, datasets)
+        return cls(datasets, agreements, subjects(datasets, agreements))
+
+    def digests(self, settings: Settings) -> dict[str, str]:
+        """What a bus is started with -> SHA-256 of its canonical form, in hexadecimal. Where a file lies is no part of it."""
+        tree = dataclasses.asdict(settings)
+        for place in ("home", "agreements", "schemas"):
+            del tree[place]
+        return {
+            "agreements": hashlib.sha256(b"".join(a.grant_hash for a in self.agreements.values())).hexdigest(),
+            "schemas": _digest({name: one.row for name, one in self.datasets.items()}),
+            "settings": _digest(tree),
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Declared:
     """What was there to declare, and what the cluster lacked."""
 
     datasets: dict[str, Dataset]
     agreements: dict[str, Agreement]
+    digests: dict[str, str]
     domains: list[str]
     created_topics: list[str]
     changed_users: list[str]
@@ -30,8 +61,8 @@ class Declared:
 
 def declare(settings: Settings) -> Declared:
     """Secrets, users, topics, rights, schemas; then the embedded databases, if PostgreSQL runs. Raises ConfigError."""
-    datasets = dataset.load(settings.schemas)
-    agreements = agreement_files.load(settings, datasets)
+    files = Files.read(settings)
+    datasets, agreements = files.datasets, files.agreements
     if settings.kafka.bootstrap and not settings.secret_file("kafka-admin").exists():
         place = settings.secret_file("kafka-admin")
         raise ConfigError(f"put the password of the user admin of {settings.kafka.bootstrap} into {place} (mode 0600)")
@@ -42,9 +73,9 @@ def declare(settings: Settings) -> Declared:
             client, declared.topics_of(datasets, agreements, settings.kafka.lanes), settings.kafka.replication
         )
         cluster.grant(client, declared.rights(datasets, agreements))
-    log.ensure(settings, subjects(datasets, agreements))
+    log.ensure(settings, files.subjects)
     domains = agencies.create(settings) if processes.running(settings, database.NAME) else []
-    return Declared(datasets, agreements, domains, created, users)
+    return Declared(datasets, agreements, files.digests(settings), domains, created, users)
 
 
 def subjects(datasets: Mapping[str, Dataset], agreements: Mapping[str, Agreement]) -> dict[str, Any]:
@@ -57,3 +88,7 @@ def subjects(datasets: Mapping[str, Dataset], agreements: Mapping[str, Agreement
     for agreement in agreements.values():
         found |= plan.delivery_schemas(datasets, register, agreement)
     return found
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()).hexdigest()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,19 @@ def read_start(settings: Settings) -> dict[str, Any] | None:
         return found
     except (FileNotFoundError, ValueError):
         return None
+
+
+def changed(settings: Settings, digests: Mapping[str, str]) -> str:
+    """What is not as it was when the bus that is up was started, and what to do; '' when nothing is, or no start is complete."""
+    start = read_start(settings)
+    if not start or not start["ready"]:
+        return ""
+    began = start["digests"]
+    names = [name for name, digest in digests.items() if began.get(name) != digest]
+    if not names:
+        return ""
+    listed = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+    return f"{listed} have changed since the bus started: run `bus down`, then `bus up`"
 
 
 def is_up(settings: Settings) -> bool:

@@ -2,7 +2,7 @@
 
 One supervisor a home, by a lock that the system releases however it ends. If it was killed, its children live on; the next
 one takes over the servers and starts the workers anew. What runs is recorded in run/pids, and how far a start has come in
-run/start.json ({"steps": [...], "ready": bool, "error": str}), for whoever waits for it.
+run/start.json ({"steps": [...], "ready": bool, "error": str, "digests": {what: SHA-256}}), for whoever waits for it.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ class Supervisor:
     rng: random.Random = field(default_factory=random.Random)
     _children: list[Child] = field(default_factory=list)
     _steps: list[str] = field(default_factory=list)
+    _digests: dict[str, str] = field(default_factory=dict)
     _stopping: bool = False
     _interruptible: bool = False
     _log: structlog.typing.FilteringBoundLogger = field(default_factory=lambda: telemetry.logger(SUPERVISOR))
@@ -124,6 +125,7 @@ class Supervisor:
             self._long(lambda name=child.name, process=process: _SERVERS[name].wait(self.settings, process))  # type: ignore[misc]
         self._tell("Bringing topics, users, rights, schemas and databases to the declared state")
         declared = self._long(lambda: declare(self.settings))
+        self._digests = declared.digests
         workers = roster.workers(self.settings, declared.datasets)
         self._tell(f"Starting {len(workers)} processes of the bus")
         for worker in workers:
@@ -188,7 +190,8 @@ class Supervisor:
             self._steps.append(step)
             self.say(step)
         part = presence.start_file(self.settings).with_suffix(".part")
-        part.write_text(json.dumps({"steps": self._steps, "ready": ready, "error": error}), encoding="utf-8")
+        told = {"steps": self._steps, "ready": ready, "error": error, "digests": self._digests}
+        part.write_text(json.dumps(told), encoding="utf-8")
         part.replace(presence.start_file(self.settings))
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,7 +15,10 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from bus import config
 from bus.cli.main import app
+from bus.platform import presence, processes
+from bus.platform.declaration import Files
 
 RUNNER = CliRunner()
 COMMANDS = get_command(app).commands  # type: ignore[attr-defined]
@@ -99,3 +104,81 @@ def test_the_doctor_finds_an_open_secret_and_a_taken_port(tmp_path: Path) -> Non
     assert told.returncode == 1
     assert "chmod 600" in told.stdout
     assert f"port {port}" in told.stdout
+
+
+def wrong_agreements(place: Path) -> tuple[Path, list[str]]:
+    """The checkout's agreements, two of them with a mistake, and what has to be said of these."""
+    made = shutil.copytree(config.ROOT / "deploy" / "agreements", place / "agreements")
+    for name, old, new in (("tax.taxpayers", "agency: tax", "agency: Tax"), ("education.pupils", "valid_from", "valid_form")):
+        path = made / f"{name}.yaml"
+        path.write_text(path.read_text(encoding="utf-8").replace(old, new, 1), encoding="utf-8")
+    return made, ["'Tax' cannot be part of a topic name", "unknown key in an agreement 'valid_form'", "'valid_from' is missing"]
+
+
+@pytest.mark.parametrize("words", [["up"], ["up", "--foreground"], ["demo", "--seconds", "1"]], ids=" ".join)
+def test_wrong_agreements_are_all_named_before_anything_is_started(tmp_path: Path, words: list[str]) -> None:
+    place, said = wrong_agreements(tmp_path)
+    home = tmp_path / "home"
+    told = bus(home, *words, BUS_AGREEMENTS=str(place))
+    assert told.returncode == 64
+    assert [text for text in said if text not in told.stderr] == []
+    assert "Traceback" not in told.stderr
+    assert not home.exists()
+
+
+@pytest.mark.parametrize("words", [["up"], ["demo", "--seconds", "1"]], ids=" ".join)
+def test_a_wrong_schema_is_named_before_anything_is_started(tmp_path: Path, words: list[str]) -> None:
+    place = shutil.copytree(config.ROOT / "schemas", tmp_path / "schemas")
+    (place / "civil" / "birth.avsc").write_text("{")
+    home = tmp_path / "home"
+    told = bus(home, *words, BUS_SCHEMAS=str(place))
+    assert told.returncode == 64
+    assert "birth.avsc: not JSON" in told.stderr
+    assert not home.exists()
+
+
+def test_the_doctor_names_every_problem_of_the_agreements_once(tmp_path: Path) -> None:
+    place, said = wrong_agreements(tmp_path)
+    told = bus(tmp_path / "home", "doctor", BUS_AGREEMENTS=str(place))
+    assert told.returncode == 1
+    assert [told.stdout.count(text) for text in said] == [1] * len(said)
+    assert f"{place}/tax.taxpayers.yaml:" in told.stdout
+
+
+def started(home: Path) -> config.Settings:
+    """Settings of a home whose bus, by its record, was started with them."""
+    settings = config.load(home, env={})
+    processes.make_home(settings)
+    about = {"steps": [], "ready": True, "error": "", "digests": Files.read(settings).digests(settings)}
+    presence.start_file(settings).write_text(json.dumps(about))
+    return settings
+
+
+def test_up_on_a_bus_that_is_up_says_what_has_changed_since_it_started(tmp_path: Path) -> None:
+    settings = started(tmp_path / "home")
+    agreements = shutil.copytree(settings.agreements, tmp_path / "agreements")
+    with presence.lock(settings):
+        assert bus(settings.home, "up").returncode == 0
+        assert bus(settings.home, "up", BUS_AGREEMENTS=str(agreements)).returncode == 0, "the same content elsewhere is the same"
+        (agreements / "tax.taxpayers.yaml").unlink()
+        told = bus(settings.home, "up", BUS_AGREEMENTS=str(agreements))
+        found = bus(settings.home, "doctor", BUS_AGREEMENTS=str(agreements)).stdout
+    assert told.returncode == 64
+    assert "agreements have changed since the bus started: run `bus down`, then `bus up`" in told.stderr
+    assert "agreements have changed since the bus started" in found
+
+
+def test_every_setting_and_every_agreement_counts_as_a_change_and_where_files_lie_does_not(tmp_path: Path) -> None:
+    settings = started(tmp_path / "home")
+    files = Files.read(settings)
+    moved = dataclasses.replace(settings, home=tmp_path, agreements=tmp_path, schemas=tmp_path)
+    assert presence.changed(settings, files.digests(moved)) == ""
+    for section in ("kafka", "capture", "engine"):
+        tree = getattr(settings, section)
+        for field in dataclasses.fields(tree):
+            value = getattr(tree, field.name)
+            other = dataclasses.replace(tree, **{field.name: f"{value}x" if isinstance(value, str) else value + 1})
+            assert presence.changed(settings, files.digests(dataclasses.replace(settings, **{section: other})))
+    for agreement in files.agreements:
+        fewer = dataclasses.replace(files, agreements={n: a for n, a in files.agreements.items() if n != agreement})
+        assert presence.changed(settings, fewer.digests(settings)).startswith("agreements have changed")
