@@ -76,7 +76,7 @@ def launch(settings: Settings) -> psutil.Process:
         _initialise(settings, place, [*as_user, str(programs / "initdb")])
     _write(data / "postgresql.conf", _SETTINGS.format(port=port))
     _write(data / "pg_hba.conf", _rules(settings))
-    _forget_stranger(data / "postmaster.pid")
+    forget_stranger(data)
     return processes.spawn(settings, NAME, [*as_user, programs / "postgres", "-D", data], cwd=Path("/"))
 
 
@@ -156,11 +156,19 @@ def _own(path: Path) -> None:
         os.chown(path, user.pw_uid, user.pw_gid)
 
 
-def _forget_stranger(lock: Path) -> None:
-    """After a crash the lock file can name a pid that by now is somebody else's, and PostgreSQL would wait for it forever."""
+def forget_stranger(data: Path) -> None:
+    """After a crash the lock file can name a pid that is a zombie's, whose parent does not reap, or by now somebody else's.
+
+    To PostgreSQL such a pid is a server that runs, and it would refuse to start for as long. Its other guard stays: memory
+    that processes of a dead server still share goes by the data directory, not by this file.
+    """
+    lock = data / "postmaster.pid"
     try:
-        pid = int(lock.read_text(encoding="utf-8").splitlines()[0])
-        if psutil.Process(pid).name() != "postgres":
-            lock.unlink()
-    except (FileNotFoundError, ValueError, IndexError, psutil.NoSuchProcess):
-        pass  # PostgreSQL itself removes the lock of a process that is gone
+        process = psutil.Process(int(lock.read_text(encoding="utf-8").splitlines()[0]))
+        ours = process.name() == "postgres" and str(data) in process.cmdline()
+    except psutil.ZombieProcess:  # it has no command line any more
+        ours = False
+    except (FileNotFoundError, ValueError, IndexError, psutil.NoSuchProcess, psutil.AccessDenied):
+        return  # PostgreSQL itself removes the lock of a process that is gone
+    if not ours:
+        lock.unlink()

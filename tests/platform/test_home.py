@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import shutil
 import signal
 import socket
 import stat
@@ -15,7 +17,7 @@ import pytest
 
 from bus import config
 from bus.config import ConfigError, Settings
-from bus.platform import jars, ports, processes, secrets, stopping
+from bus.platform import database, jars, ports, processes, secrets, stopping
 
 DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True); time.sleep(600)"
 
@@ -123,3 +125,44 @@ def test_a_damaged_jar_is_fetched_again(tmp_path: Path, monkeypatch: pytest.Monk
 def test_locked_kafka_is_of_one_version_throughout() -> None:
     """A bill of materials of another jar must not put an older client under the broker."""
     assert {one.version for one in jars.locked() if one.group == "org.apache.kafka"} == {jars.KAFKA.rpartition(":")[2]}
+
+
+def named(place: Path, name: str, *words: str) -> subprocess.Popen[bytes]:
+    """A process of that name and with these words, that lives until its input ends."""
+    program = place / name
+    program.symlink_to(shutil.which("sh") or "/bin/sh")
+    return subprocess.Popen([program, "-c", "echo; read line", *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "state", "kept"),
+    [
+        ("postgres", ["-D", "{data}"], "alive", True),
+        ("postgres", ["-D", "{data}"], "zombie", False),
+        ("postgres", ["-D", "{data}"], "gone", True),
+        ("postgres", ["-D", "{data} 2"], "alive", False),
+        ("editor", ["{data}"], "alive", False),
+    ],
+    ids=["our server", "our server as a zombie", "a pid that is gone, which PostgreSQL handles", "another server", "a stranger"],
+)
+def test_a_lock_file_holds_only_for_a_live_server_of_these_data(
+    tmp_path: Path, name: str, words: list[str], state: str, kept: bool
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    child = named(tmp_path, name, *(word.format(data=data) for word in words))
+    assert child.stdin is not None
+    assert child.stdout is not None
+    assert child.stdout.readline() == b"\n"
+    lock = data / "postmaster.pid"
+    lock.write_text(f"{child.pid}\n{data}\n", encoding="utf-8")
+    if state != "alive":
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | (os.WNOWAIT if state == "zombie" else 0))
+    try:
+        database.forget_stranger(data)
+        assert lock.exists() == kept
+    finally:
+        child.kill()
+        with child.stdin, child.stdout:
+            child.wait(10)
