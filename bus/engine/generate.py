@@ -149,28 +149,32 @@ class Generator:
         ]
 
     def _images(self, before: str, after: str) -> list[str]:
-        """Each op has its images; of a deleted row the one before is the row. An update stays with its person."""
+        """Each op has its images; of a deleted row the one before is the row. An update stays with its person and its row."""
         moves = {now: was for c, span in self._after.items() for now, was in zip(span, self._before[c], strict=True)}
-        changed = self._another_person()
         return [
             f"op=b[{_OP_AT}]",
             f"if op=={_UPDATE}:",
             f" if {before}!=2 or {after}!=2: raise Malformed",
-            *([f" if {changed}: raise Malformed"] if changed else []),
+            f" if {' or '.join([*self._another_person(), *self._another_row()])}: raise Malformed",
             f"elif op=={_DELETE}:",
             f" if {before}!=2 or {after}: raise Malformed",
             f" {','.join(moves)}, = {','.join(moves.values())},",
             f"elif {before} or {after}!=2: raise Malformed",
         ]
 
-    def _another_person(self) -> str:
+    def _another_person(self) -> list[str]:
         """True when the subject's PIN changes between two PINs, or between one and none: capture makes two events of that."""
         if not self.dataset.people:
-            return ""
+            return []
         pin = self.dataset.people[0].pin
         (a, a_end), (z, z_end) = self._before[pin], self._after[pin]
         shortest = 3 if isinstance(self.dataset.fields[pin], list) else 2
-        return f"b[{a}:{a_end}]!=b[{z}:{z_end}] and ({a_end}-{a}>={shortest} or {z_end}-{z}>={shortest})"
+        return [f"b[{a}:{a_end}]!=b[{z}:{z_end}] and ({a_end}-{a}>={shortest} or {z_end}-{z}>={shortest})"]
+
+    def _another_row(self) -> list[str]:
+        """True when a column of the primary key changes: the agencies would keep the row under its old key."""
+        spans = ((self._before[c], self._after[c]) for c in self.dataset.primary_key)
+        return [f"b[{a}:{a_end}]!=b[{z}:{z_end}]" for (a, a_end), (z, z_end) in spans]
 
     # -- what cannot
 

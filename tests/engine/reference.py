@@ -105,6 +105,12 @@ def _text(avro_type: Any, value: Any) -> str | None:
     return str(value)
 
 
+def _moved(dataset: Dataset, before: Row, after: Row) -> bool:
+    """Whether an update leads to another person or another row."""
+    pins = [role.pin for role in dataset.people[:1]]
+    return any((before[p] or "") != (after[p] or "") for p in pins) or any(before[c] != after[c] for c in dataset.primary_key)
+
+
 def _is_year(avro_type: Any) -> bool:
     return "int" in (avro_type, *(avro_type if isinstance(avro_type, list) else ()))
 
@@ -184,10 +190,8 @@ class Reference:
         ]:
             raise Refused
         row = before if op == "d" else after
-        if op == "u" and self.world.dataset.people:
-            pin = self.world.dataset.people[0].pin
-            if (before[pin] or "") != (after[pin] or ""):
-                raise Refused
+        if op == "u" and _moved(self.world.dataset, before, after):
+            raise Refused
         verifies = bool(self.world.dataset.people) and not self.world.dataset.register
         entries, subject = verify(self.world, row, key) if verifies else ([], None)
         verdict = gravest(entries)

@@ -185,3 +185,17 @@ def test_a_key_that_is_another_persons_is_refused(data: st.DataObject) -> None:
     row = data.draw(row_of(dataset)) | {dataset.people[0].pin: one}
     value, _ = stage.change("c", None, row)
     assert nothing_happens(stage, value, stage.world.person_key(other)) is DeadCode.MALFORMED
+
+
+@given(st.data())
+def test_an_update_into_another_row_or_person_is_refused(data: st.DataObject) -> None:
+    """Whatever the key's type and place: two rows of different keys, or of different subjects, are no update of one."""
+    stage = data.draw(stages())
+    dataset = stage.world.dataset
+    before, after = data.draw(row_of(dataset)), data.draw(row_of(dataset))
+    fixed = [*dataset.primary_key, *(role.pin for role in dataset.people[:1])]
+    value, key = stage.change("u", before, after)
+    if all((before[c] or "") == (after[c] or "") for c in fixed):
+        run(stage, value, key)
+    else:
+        assert nothing_happens(stage, value, key) is DeadCode.MALFORMED

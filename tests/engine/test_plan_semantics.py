@@ -94,8 +94,8 @@ def test_an_update_that_changes_nothing_the_agreement_sees_is_not_delivered() ->
 
 @pytest.mark.parametrize(("before", "after", "same"), [(PIN, PIN, True), ("x1234", "y1234", True), ("x1234", "x1235", False)])
 def test_what_a_mask_hides_is_invisible(before: str, after: str, same: bool) -> None:
-    on = stage(grant("number", masks={"number": Mask.LAST4}))
-    _, outcomes, _ = handle(on, "u", ROW | {"number": before}, ROW | {"number": after})
+    on = stage(grant("name", masks={"name": Mask.LAST4}))
+    _, outcomes, _ = handle(on, "u", ROW | {"name": before}, ROW | {"name": after})
     assert outcomes == ["INVISIBLE" if same else "DELIVERED"]
 
 
@@ -238,6 +238,16 @@ def test_an_update_never_moves_a_row_to_another_person(bad: str | None) -> None:
     """Its key is one person's: the other's register record and lane would be wrong. Capture makes two events of it."""
     on = stage(grant("pin"))
     value, key = on.change("u", ROW, ROW | {"pin": bad})
+    out: list[Record] = []
+    with pytest.raises(Malformed):
+        on.plan.handle(value, key, on.replica.get, on.seqs, [True], out)
+    assert (out, on.seqs) == ([], [0])
+
+
+def test_an_update_never_turns_a_row_into_another() -> None:
+    """An agency would keep the one under its old key. Capture makes two events of it."""
+    on = stage(grant("pin"))
+    value, key = on.change("u", ROW, ROW | {"number": "BH2"})
     out: list[Record] = []
     with pytest.raises(Malformed):
         on.plan.handle(value, key, on.replica.get, on.seqs, [True], out)

@@ -231,7 +231,7 @@ def stages(draw: st.DrawFn) -> Stage:
 
 @st.composite
 def changes(draw: st.DrawFn, dataset: Dataset) -> tuple[str, Row | None, Row | None]:
-    """(op, before, after); an update keeps its subject and changes a few columns."""
+    """(op, before, after); an update keeps its subject and its primary key, and changes a few columns."""
     op = draw(st.sampled_from("cruuud"))
     row = draw(row_of(dataset))
     if op in "cr":
@@ -239,6 +239,6 @@ def changes(draw: st.DrawFn, dataset: Dataset) -> tuple[str, Row | None, Row | N
     if op == "d":
         return op, row, None
     other = draw(row_of(dataset))
-    fixed = {dataset.people[0].pin} if dataset.people else set()
+    fixed = {*dataset.primary_key, *(role.pin for role in dataset.people[:1])}
     changed = draw(st.lists(st.sampled_from(sorted(dataset.fields)), max_size=3))
     return op, row, row | {c: other[c] for c in changed if c not in fixed}
