@@ -35,7 +35,12 @@ METRICS: dict[str, Metric] = {
     # capture
     "bus_captured_events_total": Metric("counter", ("dataset", "op"), "events", "Change events committed to Kafka"),
     "bus_capture_transactions_total": Metric("counter", ("database",), "transactions", "Kafka transactions committed by capture"),
-    "bus_capture_lag_seconds": Metric("gauge", ("database",), "seconds", "Age of the newest commit captured, 0 when caught up"),
+    "bus_capture_lag_seconds": Metric(
+        "gauge",
+        ("database",),
+        "seconds",
+        "Age of the newest commit captured, 0 when caught up; grows from the last contact on while the database is away",
+    ),
     "bus_replication_slot_retained_bytes": Metric("gauge", ("database",), "bytes", "WAL the slot keeps from being recycled"),
     "bus_snapshot_rows_total": Metric("counter", ("dataset",), "rows", "Rows read by the initial snapshot"),
     "bus_snapshot_progress_ratio": Metric("gauge", ("database",), "0 to 1", "Initial snapshot: rows read of the estimate"),

@@ -20,6 +20,7 @@ from bus.core.position import format_lsn
 from connectors.capture import columns, progress, sink, snapshot, source
 from connectors.capture.errors import Interrupted, Refusal
 from connectors.capture.events import Events, Keys, Target
+from connectors.capture.lag import Lag
 from connectors.capture.progress import Progress
 from connectors.capture.session import Session, system_now_ms
 from connectors.capture.stream import Stream
@@ -68,9 +69,11 @@ def capture(settings: Settings, domain: str, stop: threading.Event) -> None:
     bindings = {d.table: columns.bind(d) for d in found if d.domain == domain}
     if not bindings:
         raise Refusal(f"no schema under {settings.schemas}/{domain}: this database has nothing to capture")
+    lag = Lag(system_now_ms)
+    telemetry.gauge("bus_capture_lag_seconds").labels(database=domain).set_function(lag.seconds)
     pause = FIRST_PAUSE_SECONDS
     while not stop.is_set():
-        opening = Opening(settings, domain, bindings, stop.is_set)
+        opening = Opening(settings, domain, bindings, lag, stop.is_set)
         try:
             opening.run()
         except Interrupted as error:
@@ -93,11 +96,17 @@ class Opening:
     """One session from its first connection to its last, so that whatever was opened is closed."""
 
     def __init__(
-        self, settings: Settings, domain: str, bindings: dict[str, columns.Binding], stopped: Callable[[], bool]
+        self,
+        settings: Settings,
+        domain: str,
+        bindings: dict[str, columns.Binding],
+        lag: Lag,
+        stopped: Callable[[], bool],
     ) -> None:
         self._settings = settings
         self._domain = domain
         self._bindings = bindings
+        self._lag = lag
         self._stopped = stopped
         self._session: Session | None = None
         self._closing: list[Callable[[], None]] = []
@@ -145,6 +154,7 @@ class Opening:
             db=db,
             wal=wal,
             sink=kafka,
+            lag=self._lag,
             events=Events(domain, identity.system_id, Keys(secret), kafka.produce, kafka.dead_letter),
             bindings=self._bindings,
             targets={t: Target(d, frames[d.name], identity.system_id, source.SCHEMA) for t, d in datasets.items()},

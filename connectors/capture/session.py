@@ -14,6 +14,7 @@ from connectors.capture import progress as progress_
 from connectors.capture.columns import Binding
 from connectors.capture.errors import Interrupted
 from connectors.capture.events import Events, Target
+from connectors.capture.lag import Lag
 from connectors.capture.progress import Progress
 from connectors.capture.sink import Sink
 from connectors.capture.source import Db, Table
@@ -31,6 +32,7 @@ class Session:
     db: Db
     wal: WalSender
     sink: Sink
+    lag: Lag
     events: Events
     bindings: dict[str, Binding]
     targets: dict[str, Target]

@@ -43,6 +43,7 @@ def take(session: Session, dsn: str) -> None:
         for table in pending:
             for _ in _read_table(session, reader, table, snapshot):
                 gauge.set(min(0.99, session.progress.rows / estimate))  # 1 is kept for the end; the estimate may be short
+                session.lag.contact()
     gauge.set(1.0)
     session.log.info("snapshot_finished", rows=session.progress.rows)
 

@@ -142,7 +142,7 @@ class Stream:
         elif s.events.events_since_commit:
             s.wal.wait(s.settings.capture.linger_ms / 1000 - (now - self._begun_at))
         else:
-            telemetry.gauge("bus_capture_lag_seconds").labels(database=s.domain).set(0)
+            s.lag.contact()
             self._confirm(now)
             s.wal.wait(min(IDLE_SECONDS, next_beat - now))
         if now - s.wal.heard_at > SILENCE_SECONDS + 3 * s.settings.capture.heartbeat_seconds:
@@ -150,10 +150,13 @@ class Stream:
 
     def _commit(self) -> None:
         s = self._s
+        events = s.events.events_since_commit
         s.commit_stream(self._boundary)
         self._begun_at = 0.0
-        if self._newest_ms:
-            telemetry.gauge("bus_capture_lag_seconds").labels(database=s.domain).set(max(0, s.now_ms() - self._newest_ms) / 1000)
+        if events:
+            s.lag.captured(self._newest_ms)
+        else:  # a heartbeat: nothing that committed before it is missing
+            s.lag.contact()
         self._confirm(self._clock())
 
     def _confirm(self, now: float) -> None:

@@ -341,3 +341,22 @@ def test_stop_is_quick_and_loses_nothing(lab: Lab, bus_home: Settings) -> None:
                 assert capture.stop() < 2
         with lab.capture():
             assert [e.row["id"] for e in lab.wait_for_events(3)] == [0, 1, 2]
+
+
+def test_the_lag_grows_while_the_database_is_away(lab: Lab) -> None:
+    def lag() -> float:
+        return _metrics(lab)[f'bus_capture_lag_seconds{{database="{lab.domain}"}}']
+
+    with lab.capture(heartbeat_seconds=0.2) as capture, database.connect(lab.settings) as server:
+        capture.streaming()
+        wait(lambda: lag() == 0)
+        server.execute(f"ALTER DATABASE {lab.domain} ALLOW_CONNECTIONS false")
+        try:
+            server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (lab.domain,))
+            capture.until("capture_waiting")
+            wait(lambda: lag() > 3)
+            before = lag()
+            wait(lambda: lag() > before + 1)
+        finally:
+            server.execute(f"ALTER DATABASE {lab.domain} ALLOW_CONNECTIONS true")
+        wait(lambda: lag() == 0)
