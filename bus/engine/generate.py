@@ -187,10 +187,10 @@ class Generator:
         for j, s in enumerate(self.subscriptions):
             title = [f"# {s.agreement.id}"]
             update += title + self._update(j, s, register)
-            delete += title + self._withhold(j, s) + indent(self._deliver(j, s, f"OF{j}_d", self._tail(s, _NULL)), 1)
+            delete += title + self._withhold(j, s) + indent(self._deliver(j, s, f"OF{j}_d", self._farewell(s)), 1)
             data = s.projection.data(self._after, register, self.constants)
             fresh = self._deliver(j, s, f"OF{j},w", self._tail(s, _PRESENT), *data)
-            create += title + self._withhold(j, s) + indent(fresh, 1)
+            create += title + self._withhold(j, s, s.grant.verdicts) + indent(fresh, 1)
         return [
             f"if op=={_UPDATE}:",
             *indent(update, 1),
@@ -201,14 +201,23 @@ class Generator:
             *indent(create, 1),
         ]
 
-    def _withhold(self, j: int, s: Subscription) -> list[str]:
-        """An if-chain over the reasons to withhold an event about one image, ending in `else:`."""
+    def _withhold(self, j: int, s: Subscription, verdicts: Sequence[str] = ()) -> list[str]:
+        """An if-chain over the reasons to withhold an event about one image, ending in `else:`.
+
+        A delete is not asked for its verdict: that may have changed since the row was delivered, and the agency must learn of it.
+        """
         made = [f"if not force[{s.slot}]: o{j}={NOT_IN_FORCE}"]
         if passes := s.projection.passes(self._after, self.constants):
             made.append(f"elif not ({passes}): o{j}={ROW_FILTER}")
-        if s.grant.verdicts:
+        if verdicts:
             made.append(f"elif not ({_admits('v', s.grant)}): o{j}={VERDICT}")
         return [*made, "else:"]
+
+    def _farewell(self, s: Subscription) -> str:
+        """The tail of a delete: of a verdict that the agreement does not ask for nothing is told."""
+        shared, nothing = self._tail(s, _NULL), repr(_NULL + _NULL)
+        asked = _admits("v", s.grant)
+        return f"({shared} if {asked} else {nothing})" if asked and shared != nothing else shared
 
     def _tail(self, s: Subscription, data: bytes) -> str:
         """Verdict and the branch byte of `data`."""

@@ -284,9 +284,11 @@ class _Rule:
             assert row is not None
             if not self.filtered(row):
                 return "ROW_FILTER", "", None, None
+            if op == "d":
+                return "DELIVERED", op, None, shared if self.admits(verdict) else None
             if not self.admits(verdict):
                 return "VERDICT", "", None, None
-            return "DELIVERED", op, None if op == "d" else self.project(row), shared
+            return "DELIVERED", op, self.project(row), shared
         assert before is not None
         assert after is not None
         passed, passes = self.filtered(before), self.filtered(after)

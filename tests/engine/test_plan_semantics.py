@@ -127,6 +127,28 @@ def test_a_deletion_of_a_visible_row_is_delivered_without_values_and_of_another_
     assert handle(on, "d", ROW | {"province": "01"}, None)[1] == ["ROW_FILTER"]
 
 
+@pytest.mark.parametrize("known", [PEOPLE, {}, {PIN: Known(PEOPLE[PIN].row | {"full_name": "Ai Đó Khác"}, 77)}])
+def test_a_delete_reaches_the_agency_whatever_the_register_says_by_then(known: dict[str, Known]) -> None:
+    """A row that is no more must not stay with those it was delivered to because its person was corrected since."""
+    grants = [grant("pin", verdicts=(v,), share_verdict=share) for v in ("MATCH", "NOT_FOUND") for share in (True, False)]
+    on, now = stage(*grants), stage(*grants, people=known)
+    created, _, _ = handle(on, "c", None, ROW)
+    deleted, outcomes, verified = handle(now, "d", ROW, None)
+    assert outcomes == ["DELIVERED"] * 4
+    assert {d["row_key"] for d in deleted} == {c["row_key"] for c in created}
+    assert [(d["op"], d["data"]) for d in deleted] == [("d", None)] * 4
+    status = verified["verification"][0]["status"]
+    assert [d["verdict"] for d in deleted] == [v if v == status else None for v in ("MATCH", None, "NOT_FOUND", None)], (
+        "of a verdict that the agreement does not ask for nothing is told"
+    )
+
+
+def test_a_delete_is_withheld_only_by_the_row_filter_and_by_force() -> None:
+    on = stage(grant("pin", where=(("province", ("01",)),), verdicts=("MATCH",)), grant("pin", verdicts=("NO_PIN",)))
+    assert handle(on, "d", ROW, None)[1] == ["ROW_FILTER", "DELIVERED"]
+    assert handle(on, "d", ROW | {"province": "01"}, None, force=False)[1] == ["NOT_IN_FORCE"] * 2
+
+
 def test_a_verdict_that_changes_is_news_even_if_no_granted_field_does() -> None:
     on = stage(grant("pin", share_verdict=True), grant("pin"))
     deliveries, outcomes, _ = handle(on, "u", ROW | {"name": "Ai Đó Khác"}, ROW)

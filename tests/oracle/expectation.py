@@ -65,10 +65,11 @@ class Rule:
         if event.op in "crd":
             if not self.filtered(event.row):
                 return Expected("ROW_FILTER")
+            if event.op == "d":  # whoever may have the row must learn of it; a verdict not asked for stays untold
+                return Expected("DELIVERED", "d", None, shared if self.admits(verdict) else None)
             if not self.admits(verdict):
                 return Expected("VERDICT")
-            data = None if event.op == "d" else self.project(event.row, person)
-            return Expected("DELIVERED", event.op, data, shared)
+            return Expected("DELIVERED", event.op, self.project(event.row, person), shared)
         return self._update(event, verdict, before_verdict, person, before_person, shared)
 
     def _update(

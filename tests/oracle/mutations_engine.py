@@ -7,7 +7,7 @@ import random
 from tests.oracle.history import Event, History, Raw, Verified
 from tests.oracle.keys import agreement_secret, pseudonym
 from tests.oracle.mutations import Planting, births, copy, decision, later, verified
-from tests.oracle.synthetic_world import BIRTH, PERSON, STATISTICS, TAX
+from tests.oracle.synthetic_world import BIRTH, PERSON, QUALITY, STATISTICS, TAX
 
 plant = Planting()
 
@@ -21,6 +21,19 @@ def delivery_lost(history: History, pick: random.Random) -> None:
     for d in found:
         if d.lane == gone.lane and d.seq > gone.seq:
             d.seq -= 1
+
+
+@plant("lost")
+def delete_withheld_for_its_verdict(history: History, pick: random.Random) -> None:
+    """Of a row that is judged otherwise by now: the agency keeps what is no more."""
+    found = history.deliveries[QUALITY.id]
+    gone = next(d for d in reversed(found) if d.op == "d")
+    found.remove(gone)
+    for d in found:
+        d.seq -= d.lane == gone.lane and d.seq > gone.seq
+    secret = agreement_secret(history.agreement_secret, QUALITY.id)
+    event = next(v for v in verified(history) if pseudonym(secret, v.event.event_id) == gone.event_id)
+    next(d for d in event.decisions if d["agreement"] == QUALITY.id)["outcome"] = "VERDICT"
 
 
 @plant("duplicate")

@@ -117,6 +117,8 @@ class Mill:
 
     def _quality(self, verified: Verified, verdict: str, old: str) -> None:
         event, update = verified.event, verified.event.op == "u"
+        if event.op == "d":
+            return self._decide(verified, QUALITY.id, "d", None, None)
         was, now = update and old == "MISMATCH", verdict == "MISMATCH"
         data = {"child_name": event.after["child_name"]} if event.after and now else None
         if not was and not now:

@@ -68,7 +68,9 @@ def test_filter_and_visibility(op: str, before: Row | None, after: Row | None, o
     [
         ("c", None, ROW, "", "MISMATCH", "VERDICT", ""),
         ("c", None, ELSEWHERE, "", "MISMATCH", "ROW_FILTER", ""),
-        ("d", ROW, None, "", "NOT_FOUND", "VERDICT", ""),
+        ("d", ROW, None, "", "NOT_FOUND", "DELIVERED", "d"),
+        ("d", ROW, None, "", "MATCH", "DELIVERED", "d"),
+        ("d", ELSEWHERE, None, "", "MATCH", "ROW_FILTER", ""),
         ("u", ROW, RENAMED, "MISMATCH", "MATCH", "DELIVERED", "c"),
         ("u", ROW, RENAMED, "MATCH", "MISMATCH", "DELIVERED", "w"),
         ("u", ROW, RENAMED, "MISMATCH", "MISMATCH", "VERDICT", ""),
@@ -88,6 +90,13 @@ def test_a_shared_verdict_that_changes_is_visible() -> None:
         "DELIVERED", "u", {"child_name": "An", "register_sex": None}, "MATCH"
     )
     assert rule(share=True).expect(change, "MATCH", "MATCH", None, None).outcome == "INVISIBLE"
+
+
+@pytest.mark.parametrize(("verdict", "told"), [("MATCH", "MATCH"), ("NOT_FOUND", None)])
+def test_a_delete_tells_no_verdict_that_is_not_asked_for(verdict: str, told: str | None) -> None:
+    gone = event("d", ROW, None)
+    assert rule(("MATCH",), share=True).expect(gone, verdict, verdict, None, None) == Expected("DELIVERED", "d", None, told)
+    assert rule(("MATCH",)).expect(gone, verdict, verdict, None, None) == Expected("DELIVERED", "d")
 
 
 def test_gravity() -> None:
