@@ -9,7 +9,7 @@ from typing import Any
 from confluent_kafka import Consumer, TopicPartition
 
 from bus import telemetry
-from bus.core.outcome import CHANGE_OPS
+from bus.core.outcome import CHANGE_OPS, DeadCode
 from bus.engine.batch import Batch, Run
 from bus.engine.lanes import Lane
 
@@ -25,6 +25,7 @@ class Meter:
     def __init__(self, clock_ms: Callable[[], int]) -> None:
         self._clock_ms = clock_ms
         self._children: dict[tuple[str, ...], Any] = {}
+        self._begun = set[str]()
         self._committed = telemetry.counter("bus_engine_transactions_total").labels(result="committed")
         self._aborted = telemetry.counter("bus_engine_transactions_total").labels(result="aborted")
         self._seconds = telemetry.histogram("bus_engine_batch_seconds")
@@ -60,6 +61,14 @@ class Meter:
         for code, n in run.dead.items():
             self._child(telemetry.counter, "bus_dead_letters_total", dataset, code.value).inc(n)
 
+    def _begin(self, dataset: str) -> None:
+        """Zeros before the first event: Prometheus sees no increase in a series that begins at 1."""
+        if dataset not in self._begun:
+            self._begun.add(dataset)
+            self._child(telemetry.counter, "bus_engine_events_total", dataset)
+            for code in DeadCode:
+                self._child(telemetry.counter, "bus_dead_letters_total", dataset, code.value)
+
     def aborted(self) -> None:
         self._aborted.inc()
 
@@ -69,6 +78,7 @@ class Meter:
     def lag(self, consumer: Consumer, lanes: dict[int, Lane], inputs: Iterable[tuple[str, str]]) -> None:
         """`inputs`: (topic, dataset). From what the last fetches said; asks the broker nothing."""
         for topic, dataset in inputs:
+            self._begin(dataset)
             lag = 0
             for number, lane in lanes.items():
                 bounds = consumer.get_watermark_offsets(TopicPartition(topic, number), cached=True)

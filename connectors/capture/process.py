@@ -7,7 +7,7 @@ import secrets
 import signal
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import psycopg
@@ -16,6 +16,7 @@ from bus import access, telemetry
 from bus.avro import dataset
 from bus.avro.dataset import SchemaError
 from bus.config import ConfigError, Settings
+from bus.core.outcome import CHANGE_OPS, DeadCode
 from bus.core.position import format_lsn
 from connectors.capture import columns, progress, sink, snapshot, source
 from connectors.capture.errors import Interrupted, Refusal
@@ -69,6 +70,7 @@ def capture(settings: Settings, domain: str, stop: threading.Event) -> None:
     bindings = {d.table: columns.bind(d) for d in found if d.domain == domain}
     if not bindings:
         raise Refusal(f"no schema under {settings.schemas}/{domain}: this database has nothing to capture")
+    _begin_counts(b.dataset.name for b in bindings.values())
     lag = Lag(system_now_ms)
     telemetry.gauge("bus_capture_lag_seconds").labels(database=domain).set_function(lag.seconds)
     pause = FIRST_PAUSE_SECONDS
@@ -90,6 +92,15 @@ def capture(settings: Settings, domain: str, stop: threading.Event) -> None:
             log.warning("capture_waiting", reason=reason, pause_seconds=pause)
             stop.wait(pause)
             pause = min(LONGEST_PAUSE_SECONDS, pause * 2)
+
+
+def _begin_counts(datasets: Iterable[str]) -> None:
+    """Zeros before the first event: Prometheus sees no increase in a series that begins at 1."""
+    for dataset in datasets:
+        for op in CHANGE_OPS:
+            telemetry.counter("bus_captured_events_total").labels(dataset=dataset, op=op)
+        for code in DeadCode:
+            telemetry.counter("bus_dead_letters_total").labels(dataset=dataset, code=code.value)
 
 
 class Opening:
