@@ -51,7 +51,7 @@ def tail(settings: Settings, topic: str, last: int = 5, follow: bool = False) ->
 
 
 def as_text(record: Record) -> str:
-    """A record for people: one line that says where it stands, then `path = value`, nulls left out."""
+    """A record for people: one line that says where it stands, then a line for each value, `null` and empty lists included."""
     at = datetime.fromtimestamp(record["timestamp_ms"] / 1000).astimezone().isoformat(sep=" ", timespec="milliseconds")
     lines = [f"{record['topic']}  lane {record['lane']}  offset {record['offset']}  {at}  key {record['key']}"]
     lines += [f"  {name}: {value}" for name, value in record["headers"].items()]
@@ -63,13 +63,13 @@ def as_text(record: Record) -> str:
 
 
 def _flat(path: str, value: Any) -> Iterator[tuple[str, str]]:
-    if isinstance(value, dict):
+    if isinstance(value, dict) and value:
         for name, item in value.items():
             yield from _flat(f"{path}.{name}" if path else str(name), item)
-    elif isinstance(value, list):
+    elif isinstance(value, list) and value:
         for place, item in enumerate(value):
             yield from _flat(f"{path}[{place}]", item)
-    elif value is not None:
+    else:
         yield path, value if isinstance(value, str) else json.dumps(value)
 
 

@@ -96,11 +96,11 @@ def capture(settings: Settings, domain: str, stop: threading.Event) -> None:
 
 def _begin_counts(datasets: Iterable[str]) -> None:
     """Zeros before the first event: Prometheus sees no increase in a series that begins at 1."""
-    for dataset in datasets:
+    for name in datasets:
         for op in CHANGE_OPS:
-            telemetry.counter("bus_captured_events_total").labels(dataset=dataset, op=op)
+            telemetry.counter("bus_captured_events_total").labels(dataset=name, op=op)
         for code in DeadCode:
-            telemetry.counter("bus_dead_letters_total").labels(dataset=dataset, code=code.value)
+            telemetry.counter("bus_dead_letters_total").labels(dataset=name, code=code.value)
 
 
 class Opening:

@@ -29,7 +29,9 @@ PLAIN = {
     "timestamp without time zone": {"type": "long", "logicalType": "local-timestamp-micros"},
 }
 PERSONAL_WORDS = ("pin", "name", "birth", "sex", "phone", "address", "religion", "ethnicity", "guardian", "salary", "cause")
-NOT_OF_A_PERSON = {("land", "parcel"), ("education", "school")}
+OF_AN_INSTITUTION = "education.school"
+NOT_TELLING = {"land_use", "updated_at"}
+"""What beside codes may stand untagged in a row that belongs to a person, directly or by the land that is theirs."""
 
 
 def _avro(described: str, kind: str) -> Any:
@@ -81,10 +83,18 @@ def test_every_field_is_documented_and_personal_data_is_tagged(dataset: Dataset)
         assert field.get("pii") in (None, "basic", "sensitive")
         words = field["name"].split("_")
         personal = "id" not in words and any(word in words for word in PERSONAL_WORDS)
-        if personal and (dataset.domain, dataset.table) not in NOT_OF_A_PERSON:
+        if personal and dataset.name != OF_AN_INSTITUTION:
             assert field.get("pii"), f"{dataset.name}.{field['name']} looks like personal data and is not tagged"
     for role in dataset.people:
         assert {role.pin, *role.match.values()} <= dataset.personal()
+
+
+@pytest.mark.parametrize("dataset", [d for d in all_datasets() if d.name != OF_AN_INSTITUTION], ids=lambda d: d.name)
+def test_in_a_persons_row_only_codes_and_the_time_of_the_change_are_untagged(dataset: Dataset) -> None:
+    """Numbers, dates and places point to one row, and with it to one person, as well as a name does."""
+    untagged = dataset.fields.keys() - dataset.personal()
+    assert {name for name in untagged if not name.endswith("_code")} <= NOT_TELLING
+    assert not untagged & {*dataset.primary_key}
 
 
 def test_roles_can_be_checked_against_what_the_register_compares() -> None:

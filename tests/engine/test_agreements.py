@@ -125,7 +125,7 @@ def test_a_sensitive_field_is_named_before_a_basic_one(tmp_path: Path) -> None:
 
 def test_data_of_no_person_need_no_legal_basis(tmp_path: Path) -> None:
     text = GOOD.replace("legal_basis: Decree 278/2025/ND-CP\n", "")
-    text = text[: text.index("  - dataset")] + "  - dataset: land.parcel\n    fields: [parcel_id]\n"
+    text = text[: text.index("  - dataset")] + "  - dataset: education.school\n    fields: [school_id, name]\n"
     assert load(tmp_path, a=text)["tax.owners"].legal_basis == ""
 
 

@@ -186,6 +186,18 @@ def test_keys_and_foreign_headers_are_not_shown_in_full() -> None:
     }
 
 
+@given(st.recursive(st.none() | st.booleans() | st.integers(), lambda inner: st.dictionaries(st.sampled_from("abc"), inner)))
+def test_text_says_of_every_field_what_it_is_nulls_included(value: Any) -> None:
+    def leaves(item: Any, path: tuple[str, ...]) -> list[tuple[str, str]]:
+        if isinstance(item, dict) and item:
+            return [leaf for name, inner in item.items() for leaf in leaves(inner, (*path, name))]
+        return [(".".join(path), json.dumps(item))]
+
+    record = {"topic": "t", "lane": 0, "offset": 0, "timestamp_ms": 0, "key": "-", "headers": {}, "value": {"v": value, "w": []}}
+    lines = newest.as_text(record).splitlines()[1:]
+    assert [tuple(line.split()) for line in lines] == [*leaves(value, ("v",)), ("w", "[]")]
+
+
 def test_the_newest_committed_records_oldest_first(recorded: Recorded) -> None:
     written = sorted(recorded.read(recorded.topic), key=lambda m: (m.timestamp()[1], m.partition() or 0, m.offset() or 0))
     for last in (0, 1, 7, 350, 1000):
