@@ -27,7 +27,8 @@ def replay(
     """Write a range of committed records into a sandbox once more: bytes, keys, headers, times and lanes unchanged.
 
     The range is fixed when the command starts, and no group's place is moved. Records get the header x-replay-id.
-    A sandbox holds what its source holds, personal data included: `bus topics` lists sandboxes.
+    A sandbox holds what its source holds, personal data included, and for that reason for a week only: docs/replay.md.
+    `bus topics` lists sandboxes.
 
     Example: [bold]bus replay verified.civil.birth --from 15m --into sandbox.births --speed 10x[/]
     """

@@ -12,6 +12,8 @@ from typing import Any
 from confluent_kafka import Consumer, IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # re-exported without saying so
 
+from bus.core import topics
+
 ANSWER_SECONDS = 15.0
 """How long the broker may take to answer one question."""
 DISORDER_MS = 60_000
@@ -19,6 +21,8 @@ DISORDER_MS = 60_000
 _AGO = re.compile(r"([0-9]{1,6})(s|m|h|d)")
 LATEST = 2**63 - 1
 """As an offset: the end of what is committed."""
+_REPLAYED = (topics.change(""), topics.verified(""), topics.agency(""), topics.SANDBOX_PREFIX)
+"""What the developer's rights open (bus/platform/declared.py)."""
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -88,14 +92,28 @@ def lanes_of(admin: AdminClient, topic: str) -> int:
     """How many partitions a topic has. Raises ReplayError naming near topics when it does not exist or is not ours to see."""
     known = admin.list_topics(timeout=ANSWER_SECONDS).topics
     if topic not in known:
-        raise ReplayError(f"no topic {topic!r} that this user may read{near(topic, known)}")
+        raise ReplayError(refusal(topic, known))
     return len(known[topic].partitions)
+
+
+def refusal(topic: str, known: Mapping[str, Any]) -> str:
+    """Why a topic that is not among `known`, which the developer may read, cannot be replayed."""
+    if topic.startswith(_REPLAYED):
+        return f"no topic {topic!r}{near(topic, known)}"
+    allowed = ", ".join(f"{prefix}*" for prefix in _REPLAYED)
+    if hint := _meant(topic, known):
+        return f"{topic!r} cannot be replayed, only {allowed}{hint}"
+    return f"{topic!r} cannot be replayed, only {allowed}: `bus tail {topic}` shows an operator its newest records"
 
 
 def near(topic: str, known: Mapping[str, Any]) -> str:
     """'; did you mean …?' with the nearest names, or a pointer to the list."""
+    return _meant(topic, known) or ": `bus topics` lists them"
+
+
+def _meant(topic: str, known: Mapping[str, Any]) -> str:
     found = difflib.get_close_matches(topic, known, 3, 0.5)
-    return f": did you mean {' or '.join(map(repr, found))}?" if found else ": `bus topics` lists them"
+    return f": did you mean {' or '.join(map(repr, found))}?" if found else ""
 
 
 def resolve(admin: AdminClient, consumer: Consumer, topic: str, begin: Point, end: Point) -> Extent:
@@ -111,6 +129,17 @@ def resolve(admin: AdminClient, consumer: Consumer, topic: str, begin: Point, en
     ranges = {lane: (first[lane], ends[lane]) for lane in range(lanes) if first[lane] < ends[lane]}
     estimate = sum(max(0, last[lane] - first[lane]) for lane in ranges)
     return Extent(topic, lanes, ranges, begin.at_ms, end.at_ms, estimate)
+
+
+def oldest_ms(admin: AdminClient, extent: Extent) -> int | None:
+    """No record of the extent is older, but for disorder (Unix milliseconds). None when there is none."""
+    if not extent.ranges:
+        return None
+    first = OffsetSpec.for_timestamp(0)
+    asked = {TopicPartition(extent.topic, lane): first for lane in extent.ranges}
+    futures = admin.list_offsets(asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=ANSWER_SECONDS)
+    found = [at for future in futures.values() if (at := future.result(ANSWER_SECONDS).timestamp) >= 0]
+    return max(min(found), extent.begin_ms or 0) if found else None
 
 
 def edges(admin: AdminClient, topic: str, lanes: int) -> tuple[dict[int, int], dict[int, int]]:

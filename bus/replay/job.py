@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from bus import access
 from bus.config import Settings
 from bus.replay import run, sandbox
-from bus.replay.extent import Extent, ReplayError, parse_point, resolve
+from bus.replay.extent import Extent, ReplayError, oldest_ms, parse_point, resolve
 from bus.replay.reader import consumer_config
 
 PRINCIPAL = "developer"
@@ -64,8 +64,10 @@ def replay(settings: Settings, order: Order, replay_id: str, now: datetime | Non
     admin, consumer = AdminClient(connection), Consumer(consumer_config(connection))
     try:
         extent = resolve(admin, consumer, order.topic, begin, end)
-        sandbox.check(admin, order.into, extent.lanes, order.append)
-        prepare = partial(sandbox.create, admin, order.into, extent.lanes)
+        now_ms = int(now.timestamp() * 1000)
+        retention = sandbox.retention_ms(oldest_ms(admin, extent) or now_ms, now_ms)
+        sandbox.check(admin, order.into, extent.lanes, order.append, retention)
+        prepare = partial(sandbox.create, admin, order.into, extent.lanes, retention)
         producer = Producer(run.producer_config(connection))
         return _run(run.Replay(consumer, producer, extent, order.into, replay_id, prepare), order, extent, replay_id, speed)
     except KafkaException as error:

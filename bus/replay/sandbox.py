@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # re-exported without saying so
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic  # type: ignore[attr-defined]  # re-exported without saying so
 
 from bus.core.topics import SANDBOX_PREFIX
-from bus.replay.extent import ANSWER_SECONDS, ReplayError, edges
+from bus.replay.extent import ANSWER_SECONDS, DISORDER_MS, ReplayError, edges
 
 _NAME = re.compile(re.escape(SANDBOX_PREFIX) + r"[A-Za-z0-9._-]{1,200}")
+_DAY_MS = 86_400_000
+KEEP_MS = 7 * _DAY_MS
+"""How long a replay stays: what it holds is as personal as its source."""
 _CONFIG = {
-    "retention.ms": "-1",  # records keep their old timestamps: a retention in time would delete them at once
     "retention.bytes": str(1 << 30),  # a lane
     "segment.bytes": str(64 << 20),
     "message.timestamp.type": "CreateTime",
@@ -28,8 +30,14 @@ def check_name(target: str) -> None:
         )
 
 
-def check(admin: AdminClient, target: str, lanes: int, append: bool) -> None:
-    """Raises ReplayError unless the sandbox may take records with this many lanes; unless `append` it must hold none."""
+def retention_ms(oldest_ms: int, now_ms: int) -> int:
+    """Kafka counts from a record's timestamp, which a replay leaves as old as it was: so KEEP_MS beside the oldest one's age."""
+    return KEEP_MS + DISORDER_MS + max(0, now_ms - oldest_ms)
+
+
+def check(admin: AdminClient, target: str, lanes: int, append: bool, retention: int) -> None:
+    """Raises ReplayError unless the sandbox may take records with this many lanes, and keeps them about as long as one with
+    this retention (milliseconds) would; unless `append` it must hold none."""
     check_name(target)
     known = admin.list_topics(timeout=ANSWER_SECONDS).topics
     if target not in known:
@@ -38,14 +46,22 @@ def check(admin: AdminClient, target: str, lanes: int, append: bool) -> None:
         raise ReplayError(f"{target} has {len(known[target].partitions)} lanes, the source {lanes}: give another name")
     if not append and _holds_records(admin, target, lanes):
         raise ReplayError(f"{target} already holds records: give another name, or --append to add to them")
+    if 0 <= _retention(admin, target) < retention - KEEP_MS + _DAY_MS:
+        raise ReplayError(f"{target} was made for younger records and would soon delete the oldest of these: give another name")
 
 
-def create(admin: AdminClient, target: str, lanes: int) -> None:
-    """Make the sandbox if it is not there. Raises ReplayError."""
+def _retention(admin: AdminClient, target: str) -> int:
+    """Milliseconds; -1: for ever."""
+    resource = ConfigResource(ConfigResource.Type.TOPIC, target)
+    found = admin.describe_configs([resource], request_timeout=ANSWER_SECONDS)[resource].result(ANSWER_SECONDS)
+    return int(found["retention.ms"].value)
+
+
+def create(admin: AdminClient, target: str, lanes: int, retention: int) -> None:
+    """Make the sandbox if it is not there, with this retention in milliseconds. Raises ReplayError."""
+    topic = NewTopic(target, lanes, config={**_CONFIG, "retention.ms": str(retention)})
     try:
-        admin.create_topics([NewTopic(target, lanes, config=_CONFIG)], operation_timeout=ANSWER_SECONDS)[target].result(
-            ANSWER_SECONDS
-        )
+        admin.create_topics([topic], operation_timeout=ANSWER_SECONDS)[target].result(ANSWER_SECONDS)
     except KafkaException as error:
         if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
             raise ReplayError(f"cannot create {target}: {error.args[0].str()}") from error

@@ -9,12 +9,12 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from confluent_kafka import ConsumerGroupTopicPartitions, Message, Producer
-from confluent_kafka.admin import NewTopic  # type: ignore[attr-defined]  # re-exported without saying so
+from confluent_kafka.admin import ConfigResource, NewTopic  # type: ignore[attr-defined]  # re-exported without saying so
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -23,6 +23,7 @@ from bus.replay.extent import ReplayError
 from bus.replay.job import Order, as_text, parse_speed
 from bus.replay.job import replay as run_replay
 from bus.replay.run import REPLAY_HEADER
+from bus.replay.sandbox import retention_ms
 from tests.replay.conftest import LANES, RECORDS, Recorded, write
 
 _names = itertools.count()
@@ -124,6 +125,23 @@ def test_targets_and_sandboxes_that_would_mix(recorded: Recorded) -> None:
     assert len(recorded.read(into)) == 2 * count
     with pytest.raises(ReplayError, match="lanes"):
         run_replay(recorded.settings, Order("_schemas", "beginning", "now", into, append=True), "d")
+
+
+def test_a_sandbox_is_kept_a_week_beside_the_age_of_its_oldest_record(recorded: Recorded) -> None:
+    into = _sandbox()
+    now = datetime.fromtimestamp(recorded.at_ms(RECORDS) / 1000 + 86_400, UTC)
+    run_replay(recorded.settings, Order(recorded.topic, _time(recorded, 100), _time(recorded, 120), into), "x", now)
+    resource = ConfigResource(ConfigResource.Type.TOPIC, into)
+    retention = int(recorded.admin.describe_configs([resource])[resource].result(20)["retention.ms"].value)
+    assert abs(retention - retention_ms(recorded.at_ms(100), int(now.timestamp() * 1000))) <= 2
+    older = now + timedelta(days=7)
+    with pytest.raises(ReplayError, match="younger records"):
+        run_replay(recorded.settings, Order(recorded.topic, _time(recorded, 1), "now", into, append=True), "y", older)
+
+
+def test_a_topic_that_is_not_for_replays_says_so(recorded: Recorded) -> None:
+    with pytest.raises(ReplayError, match=r"'bus\.audit' cannot be replayed, only change\.\*"):
+        run_replay(recorded.settings, Order("bus.audit", "beginning", "now", _sandbox()), "x")
 
 
 def test_the_broker_itself_refuses_the_developer_any_other_topic(recorded: Recorded) -> None:
