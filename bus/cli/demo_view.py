@@ -62,7 +62,8 @@ def _sources(found: list[Sample]) -> Table:
     table = _table("source", "captured", "verified", "lag", "MATCH", "MISMATCH", "NOT_FOUND", "NO_PIN", "dead letters")
     for name, flow in flows(found).items():
         verdicts = (flow.verdicts.get(v, 0) for v in ("MATCH", "MISMATCH", "NOT_FOUND", "NO_PIN"))
-        table.add_row(name, *(f"{n:,}" for n in (flow.captured, flow.processed, flow.lag_records, *verdicts, flow.dead_letters)))
+        cells = (flow.captured, flow.processed, flow.lag_records, *verdicts, flow.dead_letters)
+        table.add_row(name, *("" if n is None else f"{n:,}" for n in cells))
     return table
 
 

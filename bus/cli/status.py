@@ -32,6 +32,8 @@ def status(context: typer.Context, json: Annotated[bool, typer.Option("--json", 
         console.print(_processes(found))
         if found.datasets:
             console.print(_datasets(found))
+        if missing := _missing(found):
+            console.print(f"\n{missing}", soft_wrap=True)
         console.print(_last_line(found), soft_wrap=True)
     well = found.supervisor == "up" and all(process.state == "up" for process in found.processes)
     raise typer.Exit(0 if well else 1)
@@ -64,10 +66,27 @@ def _datasets(found: Status) -> Table:
     for title in ("captured", "processed", "lag", "dead letters", "mismatch", "not found"):
         table.add_column(title, justify="right")
     for name, flow in found.datasets.items():
-        verdicts = (flow.verdicts.get("MISMATCH", 0), flow.verdicts.get("NOT_FOUND", 0))
+        counted = flow.processed is not None
+        verdicts = (flow.verdicts.get(verdict, 0) if counted else None for verdict in ("MISMATCH", "NOT_FOUND"))
         cells = (flow.captured, flow.processed, flow.lag_records, flow.dead_letters, *verdicts)
-        table.add_row(name, *(f"{cell:,}" for cell in cells))
+        table.add_row(name, *("-" if cell is None else f"{cell:,}" for cell in cells))
     return table
+
+
+def _missing(found: Status) -> str:
+    """Whose figures are not there yet; '' when all are, or none are to be expected."""
+    if found.supervisor not in ("up", "starting"):
+        return ""
+    flows = found.datasets.values()
+    silent = [
+        who
+        for who, told in (
+            ("capture", bool(flows) and all(flow.captured is not None for flow in flows)),
+            ("the engine, which begins when the register is complete", any(flow.processed is not None for flow in flows)),
+        )
+        if not told
+    ]
+    return f"No figures yet: waiting for {' and '.join(silent)}." if silent else ""
 
 
 def _last_line(found: Status) -> str:

@@ -34,12 +34,15 @@ class ProcessState:
 
 @dataclass(slots=True)
 class Flow:
-    """One dataset: how many events capture has committed and the engine has processed, by the running processes' count."""
+    """One dataset: how many events capture has committed and the engine has processed, by the running processes' count.
 
-    captured: int = 0
-    processed: int = 0
-    lag_records: int = 0
-    dead_letters: int = 0
+    None: the process that counts it has not told yet, which is not the same as 0.
+    """
+
+    captured: int | None = None
+    processed: int | None = None
+    lag_records: int | None = None
+    dead_letters: int | None = None
     verdicts: dict[str, int] = field(default_factory=dict)
 
 
@@ -97,13 +100,13 @@ def flows(found: list[Sample]) -> dict[str, Flow]:
         flow = made.setdefault(labels["dataset"], Flow())
         match name:
             case "bus_captured_events_total":
-                flow.captured += int(value)
+                flow.captured = (flow.captured or 0) + int(value)
             case "bus_engine_events_total":
-                flow.processed += int(value)
+                flow.processed = (flow.processed or 0) + int(value)
             case "bus_engine_lag_records":
-                flow.lag_records += int(value)
+                flow.lag_records = (flow.lag_records or 0) + int(value)
             case "bus_dead_letters_total":
-                flow.dead_letters += int(value)
+                flow.dead_letters = (flow.dead_letters or 0) + int(value)
             case "bus_verdicts_total":
                 flow.verdicts[labels["verdict"]] = flow.verdicts.get(labels["verdict"], 0) + int(value)
     return dict(sorted(made.items()))
