@@ -20,6 +20,36 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("bus")
 
 
+_SERVERS = {
+    "tests/pipeline": "bus",
+    "tests/telemetry/test_prometheus": "bus",
+    "tests/engine/test_worker": "engine",
+    "tests/engine/test_processes": "engine",
+    "tests/engine/test_register": "engine",
+    "tests/capture": "capture",
+    "tests/platform/test_servers": "home",
+    "tests/processors": "home",
+    "tests/registry": "home",
+    "tests/replay": "home",
+    "tests/platform/test_up_and_down": "homes of their own",
+    "tests/connectors": "databases",
+}
+"""Which tests share servers; the longest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests with the same servers go to the same process when pytest-xdist runs several, so that nothing is started twice."""
+    places = {place: number for number, place in enumerate(_SERVERS)}
+
+    def place_of(item: pytest.Item) -> str:
+        return next((p for p in _SERVERS if item.nodeid.startswith(p)), "")
+
+    for item in items:
+        if place := place_of(item):
+            item.add_marker(pytest.mark.xdist_group(_SERVERS[place]))
+    items.sort(key=lambda item: places.get(place_of(item), len(places)))
+
+
 @pytest.fixture(scope="session")
 def bus_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[config.Settings]:
     """Settings of a private home with Kafka and PostgreSQL up and everything declared; its name has what paths can have."""

@@ -152,7 +152,8 @@ class Watch:
         self, names: Iterable[str], isolation: IsolationLevel = IsolationLevel.READ_UNCOMMITTED
     ) -> dict[tuple[str, int], int]:
         """(topic, partition) -> the log's end, or how far committed records can be read by now."""
-        wanted = [TopicPartition(n, p) for n in names for p in self._consumer.list_topics(n, 10).topics[n].partitions]
+        there = self._admin.list_topics(timeout=10).topics  # also: a restarted broker refuses the epochs known before
+        wanted = [TopicPartition(n, p) for n in names for p in there[n].partitions]
         latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
         answers = self._admin.list_offsets(dict.fromkeys(wanted, latest), isolation_level=isolation)
         return {(tp.topic, tp.partition): answer.result(30).offset for tp, answer in answers.items()}

@@ -6,9 +6,9 @@ import logging
 import os
 import signal
 import threading
+import time
 import traceback
 from pathlib import Path
-from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
 
@@ -45,12 +45,18 @@ PASSING = frozenset(
         KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
         KafkaError.LEADER_NOT_AVAILABLE,
         KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.OFFSET_NOT_AVAILABLE,
         KafkaError.REQUEST_TIMED_OUT,
         KafkaError.REBALANCE_IN_PROGRESS,
         KafkaError.ILLEGAL_GENERATION,
         KafkaError.UNKNOWN_MEMBER_ID,
     }
 )
+
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stop:
@@ -60,16 +66,20 @@ class Stop:
         self.asked = False
 
     def install(self) -> Stop:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._ask)
+        """Call from the main thread, before others are started."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        threading.Thread(target=self._wait, name="stop", daemon=True).start()
         return self
 
-    def _ask(self, *_: Any) -> None:
+    def _wait(self) -> None:
+        """Every step can be cut short without harm, so a call that hangs (a broker that is away) does not hold up the stop.
+
+        In a thread of its own, for Python runs a signal's handler only once the main thread is back from such a call.
+        """
+        signal.sigwait(_SIGNALS)
         self.asked = True
-        # Every step can be cut short without harm, so a call that hangs (a broker that is away) does not hold up the stop.
-        timer = threading.Timer(GRACE_SECONDS, os._exit, (0,))
-        timer.daemon = True
-        timer.start()
+        time.sleep(GRACE_SECONDS)
+        os._exit(0)
 
 
 class HumanNeeded(RuntimeError):

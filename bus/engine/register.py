@@ -207,8 +207,9 @@ class PositionWatch:
         The log's end, not the last stable offset: the snapshot's last transaction may not show in every lane yet.
         """
         asked = {TopicPartition(topic, n): OffsetSpec.latest() for n in range(lanes)}  # type: ignore[no-untyped-call]
-        answers = self._admin.list_offsets(asked, request_timeout=QUERY_SECONDS)
         try:
+            self._admin.list_topics(topic, QUERY_SECONDS)  # or a broker that was restarted refuses the epoch known before
+            answers = self._admin.list_offsets(asked, request_timeout=QUERY_SECONDS)
             return {lane.partition: answer.result(QUERY_SECONDS).offset for lane, answer in answers.items()}
         except (KafkaException, TimeoutError):
             return None

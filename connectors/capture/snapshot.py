@@ -32,9 +32,12 @@ _C = sql.SQL(' COLLATE "C"')
 def take(session: Session, dsn: str) -> None:
     """Reads what is not read yet and publishes it as `r` events. Returns when every table is done."""
     pending = [t for name, t in session.tables.items() if not session.progress.done(name)]
-    if not pending:
-        return
     gauge = telemetry.gauge("bus_snapshot_progress_ratio").labels(database=session.domain)
+    for name in session.tables:
+        telemetry.counter("bus_snapshot_rows_total").labels(dataset=session.targets[name].name)  # a series from the start
+    if not pending:
+        gauge.set(1.0)
+        return
     telemetry.gauge("bus_capture_streaming").labels(database=session.domain).set(0)
     with _exported(session, pending, dsn) as (reader, snapshot, ts_ms):
         session.log.info("snapshot_started", tables=[t.binding.dataset.table for t in pending], lsn=format_lsn(snapshot.lsn))
