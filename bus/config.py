@@ -52,7 +52,7 @@ class Postgres:
 class Capture:
     batch_events: int = 10_000
     """Most events in one Kafka transaction."""
-    linger_ms: int = 20
+    linger_ms: int = 50
     """Longest wait for more events before a non-empty batch commits."""
     heartbeat_seconds: float = 10.0
 
@@ -61,7 +61,7 @@ class Capture:
 class Engine:
     workers: int = 2
     batch_events: int = 10_000
-    poll_ms: int = 20
+    poll_ms: int = 50
     """Longest wait for input before an unfilled batch is processed."""
     max_record_bytes: int = 1_048_576
     register_wait_seconds: float = 600.0

@@ -105,18 +105,22 @@ class Demo:
             frame.talk(f"Stopped in {time.monotonic() - began:.1f} s. Data is in {home}; `rm -r '{home}'` removes it.")
 
     def _prepare(self) -> None:
-        """Servers and declared state first, so that the agencies are full before capture looks at them."""
+        """The agencies are full before capture looks at them; Kafka, which takes its time, starts meanwhile."""
         from bus import access
-        from bus.platform import declaration, declare, jars, processes, start_kafka, start_postgres
+        from bus.platform import agencies, broker, database, declaration, jars, processes, roster, start_postgres
         from connectors import society
 
         declaration.Files.read(self.settings)  # what is wrong with them is told before anything is started
         processes.make_home(self.settings)
-        jars.fetch()
+        servers = roster.servers(self.settings)
+        if broker.NAME in servers:
+            jars.fetch()
         frame.talk("Starting Kafka and PostgreSQL")
-        start_kafka(self.settings)
-        start_postgres(self.settings)
-        declare(self.settings)
+        if broker.NAME in servers and processes.running(self.settings, broker.NAME) is None:
+            broker.launch(self.settings)
+        if database.NAME in servers:
+            start_postgres(self.settings)
+            agencies.create(self.settings)
         dsns = {domain: access.owner_dsn(self.settings, domain) for domain in society.domains()}
         if society.is_empty(dsns):
             self._fill(dsns)

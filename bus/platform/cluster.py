@@ -5,9 +5,11 @@ Rights of principals that the bus named (capture-*, agency-* and the fixed ones)
 
 from __future__ import annotations
 
+import secrets as randomness
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from kafka import KafkaAdminClient
 from kafka.admin import (
@@ -21,7 +23,6 @@ from kafka.admin import (
     ResourcePattern,
     ResourcePatternFilter,
     ResourceType,
-    UserScramCredentialDeletion,
     UserScramCredentialUpsertion,
 )
 from kafka.errors import KafkaError
@@ -35,6 +36,8 @@ REQUEST_SECONDS = 30
 _VISIBLE_SECONDS = 20.0
 _OURS = ("operator", "developer", "register", "engine", "processors")
 _OUR_PREFIXES = ("capture-", "agency-")
+LOCKED_ITERATIONS = 16_384
+"""Tells a locked user's credential from one in use, which has kafka-python's 4,096."""
 _ENFORCED = ("cleanup.policy",)
 """Settings without which the bus is wrong; the others are given at creation and are the operator's from then on."""
 
@@ -97,7 +100,10 @@ def _enforce(client: KafkaAdminClient, wanted: Mapping[str, Topic]) -> None:
 def create_users(client: KafkaAdminClient, settings: Settings, wanted: Iterable[str]) -> list[str]:
     """Gives each principal a user with the password of its secret file; the names that were made or changed.
 
-    Only SCRAM users live in the cluster; with another mechanism the passwords must be there already.
+    Only SCRAM users live in the cluster; with another mechanism the passwords must be there already. A user that is no
+    longer wanted is locked: it gets a password that nobody knows. It is not deleted, for Kafka up to 4.3.1 can lose all users
+    when it starts after a deletion: ScramDelta.apply drops a mechanism whose map a deletion leaves empty, and puts what
+    follows into the dropped map.
     """
     mechanism = settings.kafka.sasl_mechanism
     names = list(wanted)
@@ -109,17 +115,26 @@ def create_users(client: KafkaAdminClient, settings: Settings, wanted: Iterable[
                 f"as kafka-<principal>: {', '.join(sorted(fresh))}"
             )
         return []
-    there = {user for user, about in client.describe_user_scram_credentials().items() if not about["error"]}
-    changes: list[UserScramCredentialUpsertion | UserScramCredentialDeletion] = [
+    described = client.describe_user_scram_credentials().items()
+    there = {user: _is_locked(about) for user, about in described if not about["error"]}
+    changes = [
         UserScramCredentialUpsertion(name, mechanism, secrets.password(settings, f"kafka-{name}"))
         for name in names
-        if name in fresh or name not in there
+        if name in fresh or there.get(name, True)
     ]
-    changes += [UserScramCredentialDeletion(name, mechanism) for name in there if _ours(name) and name not in names]
+    changes += [
+        UserScramCredentialUpsertion(name, mechanism, randomness.token_bytes(32), LOCKED_ITERATIONS)
+        for name, locked in there.items()
+        if _ours(name) and name not in names and not locked
+    ]
     refused = {user: why for user, why in client.alter_user_scram_credentials(changes).items() if why} if changes else {}
     if refused:
         raise ConfigError(f"the cluster refused users: {refused}; has the administrator the right to alter users?")
     return [change.user for change in changes]
+
+
+def _is_locked(about: Mapping[str, Any]) -> bool:
+    return all(credential["iterations"] == LOCKED_ITERATIONS for credential in about["credential_infos"])
 
 
 def grant(client: KafkaAdminClient, wanted: set[Right]) -> tuple[int, int]:

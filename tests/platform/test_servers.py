@@ -46,6 +46,38 @@ def test_a_right_that_is_no_longer_declared_is_taken_away(bus_home: Settings) ->
         assert cluster.grant(client, rights) == (0, 1)
 
 
+def test_a_user_that_is_no_longer_declared_is_shut_out_and_may_come_back_and_no_other_notices(bus_home: Settings) -> None:
+    """Through a restart, too: a Kafka that has ever deleted a user can start with none at all."""
+    found = platform.declare(bus_home)
+    wanted = declared.principals(found.datasets, found.agreements)
+    former = [f"agency-former{n}" for n in range(12)]
+
+    def comes_in(name: str) -> bool:
+        try:
+            AdminClient(access.confluent(bus_home, name) | {"log_level": 0}).list_topics(timeout=5)
+        except KafkaException:
+            return False
+        return True
+
+    with cluster.admin(bus_home) as client:
+        assert set(cluster.create_users(client, bus_home, [*wanted, *former])) == set(former)
+        assert comes_in(former[0])
+        assert set(cluster.create_users(client, bus_home, wanted)) == set(former)
+        assert cluster.create_users(client, bus_home, wanted) == []
+    running = processes.running(bus_home, "kafka")
+    assert running is not None
+    running.kill()
+    running.wait(WAIT_SECONDS)
+    platform.start_kafka(bus_home)
+    assert comes_in("admin")
+    assert comes_in("operator")
+    assert not any(map(comes_in, former[:2]))
+    with cluster.admin(bus_home) as client:
+        assert cluster.create_users(client, bus_home, [*wanted, former[0]]) == [former[0]]
+        assert comes_in(former[0])
+        assert cluster.create_users(client, bus_home, wanted) == [former[0]]
+
+
 def test_another_number_of_lanes_is_refused(bus_home: Settings) -> None:
     with cluster.admin(bus_home) as client, pytest.raises(ConfigError, match=r"bus\.audit has 4, not 5.*kafka\.lanes"):
         cluster.create_topics(client, {topics.AUDIT: declared.Topic(5, "")}, 1)
