@@ -33,6 +33,8 @@ _SERVERS = {
     "tests/replay": "home",
     "tests/platform/test_up_and_down": "homes of their own",
     "tests/connectors": "databases",
+    "tests/documents/test_readme.py::test_the_demo": "a clone",
+    "tests/documents": "bus",
 }
 """Which tests share servers; the longest first."""
 

@@ -66,7 +66,7 @@ class Stop:
         self.asked = False
 
     def install(self) -> Stop:
-        """Call from the main thread, before others are started."""
+        """Call before any other thread is started: one that began earlier would take the signal and end the process."""
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         threading.Thread(target=self._wait, name="stop", daemon=True).start()
         return self

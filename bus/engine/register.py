@@ -45,10 +45,10 @@ FORMAT = 1
 
 def run(settings: Settings) -> None:
     """Follow the register until SIGTERM. Exits with status 1 and a reason on a condition a human must mend."""
+    stop = Stop().install()
     telemetry.start(settings.home, PROCESS, settings.log_level)
     log = telemetry.logger(PROCESS)
     log.info("process_started")
-    stop = Stop().install()
     try:
         follower = Follower.open(settings)
         try:

@@ -61,10 +61,10 @@ _EXPECTED = (
 
 def run(settings: Settings, index: int) -> None:
     """Work until SIGTERM. Exits with status 1 and a reason on a condition a human must mend."""
+    stop = Stop().install()
     telemetry.start(settings.home, f"engine-{index}", settings.log_level)
     log = telemetry.logger("engine", str(index))
     log.info("process_started")
-    stop = Stop().install()
     try:
         worker = Worker(settings, index, stop)
         try:
