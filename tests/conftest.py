@@ -39,6 +39,7 @@ _SERVERS = {
 """Which tests share servers; the longest first."""
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests with the same servers go to the same process when pytest-xdist runs several, so that nothing is started twice."""
     places = {place: number for number, place in enumerate(_SERVERS)}
