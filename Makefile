@@ -36,7 +36,7 @@ lint: dev
 	$(VENV)/lint-imports
 
 test: lint
-	$(VENV)/python -m pytest -q --numprocesses 3 --dist loadgroup $(ARGS)
+	$(VENV)/python -m pytest -q --numprocesses 3 --no-loadscope-reorder $(ARGS)
 
 soak: dev
 	LT_SOAK=1 $(VENV)/python -m pytest -q tests/pipeline $(ARGS)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from bus import config, platform
 from tests.pipeline import canaries
@@ -19,6 +22,9 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("bus")
 
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a shell's background job: processes of the tests would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _SERVERS = {
     "tests/pipeline": "bus",
@@ -39,18 +45,24 @@ _SERVERS = {
 """Which tests share servers; the longest first."""
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist looks for groups
+def _place(nodeid: str) -> int:
+    return next((number for number, place in enumerate(_SERVERS) if nodeid.startswith(place)), len(_SERVERS))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests with the same servers go to the same process when pytest-xdist runs several, so that nothing is started twice."""
-    places = {place: number for number, place in enumerate(_SERVERS)}
+    items.sort(key=lambda item: _place(item.nodeid))
 
-    def place_of(item: pytest.Item) -> str:
-        return next((p for p in _SERVERS if item.nodeid.startswith(p)), "")
 
-    for item in items:
-        if place := place_of(item):
-            item.add_marker(pytest.mark.xdist_group(_SERVERS[place]))
-    items.sort(key=lambda item: places.get(place_of(item), len(places)))
+class ByServers(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist is not typed
+    """Tests with the same servers go to the same process, so that nothing is started twice; the others go anywhere."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        place = _place(nodeid)
+        return list(_SERVERS.values())[place] if place < len(_SERVERS) else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByServers:
+    return ByServers(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -50,7 +50,9 @@ def _as(user: pwd.struct_passwd, capabilities: str) -> list[str]:
         raise ConfigError(
             "PostgreSQL does not run as root: start the bus as an ordinary user, or install setpriv (package util-linux)"
         )
-    lent = [f"--inh-caps={capabilities}", f"--ambient-caps={capabilities}"] if capabilities else []
+    # no_setuid_fixup: without it access(2), by which initdb looks for its programs, does not count what is lent
+    lent = [f"--inh-caps={capabilities}", f"--ambient-caps={capabilities}", "--securebits=+no_setuid_fixup"]
+    lent = lent if capabilities else []
     return [program, f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups", *lent]
 
 

@@ -85,9 +85,10 @@ class Supervisor:
             except _Interrupted:
                 pass
             except Exception as error:
-                ours = not isinstance(error, ValueError)  # the others are settings, schemas, agreements, with what to mend
-                self._tell(error=f"an error of the bus itself, see log/{SUPERVISOR}.log: {error!r}" if ours else str(error))
-                raise
+                if not self._stopping:  # else a Ctrl-C has reached what was being started, too, and made it fail
+                    ours = not isinstance(error, ValueError)  # the others are settings, schemas, agreements, with what to mend
+                    self._tell(error=f"an error of the bus itself, see log/{SUPERVISOR}.log: {error!r}" if ours else str(error))
+                    raise
             finally:
                 self._stopping = True
                 stopping.stop_all(self.settings)

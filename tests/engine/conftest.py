@@ -27,3 +27,13 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
             made.stop_all()
     finally:
         platform.stop(settings)
+
+
+@pytest.fixture(autouse=True)
+def no_workers_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test that fails leaves no worker to the next one."""
+    yield
+    if "stage" in request.fixturenames:
+        found = request.getfixturevalue("stage")
+        for name in set(found.running) - {"register"}:
+            found.kill(name)

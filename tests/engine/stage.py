@@ -109,7 +109,7 @@ class Stage:
         while not done():
             assert time.monotonic() < deadline, f"waited in vain for {what}"
             ended = {name: p.returncode for name, p in self.running.items() if p.poll() is not None}
-            assert not ended, f"ended by themselves: {ended}"
+            assert not ended, f"ended by themselves: {ended}: {[self.log(name)[-3:] for name in ended]}"
             time.sleep(0.02)
 
     # -- what goes in --------------------------------------------------------------------------------------------------------

@@ -154,7 +154,9 @@ def test_a_client_that_begins_at_the_wrong_place_costs_an_abort_and_nothing_else
         if misled:
             return found
         misled.append("once")
-        return dataclasses.replace(found, starts={place: max(0, at + shift) for place, at in found.starts.items()})
+        ends = stage.watch.ends(d.topic for d in stage.datasets.values())
+        starts = {place: min(max(0, at + shift), ends[place]) for place, at in found.starts.items()}
+        return dataclasses.replace(found, starts=starts)
 
     def listen(worker: Worker, transactions: Transactions, reason: str) -> None:
         told.append(reason)

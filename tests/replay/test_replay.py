@@ -157,7 +157,7 @@ def test_the_broker_itself_refuses_the_developer_any_other_topic(recorded: Recor
 
 def test_unknown_topics_are_named_with_near_ones(recorded: Recorded) -> None:
     with pytest.raises(ReplayError, match=r"did you mean 'verified\.trial\.recorded'"):
-        run_replay(recorded.settings, Order("verified.trial.record", "beginning", "now", _sandbox()), "x")
+        run_replay(recorded.settings, Order("verified.trial.recordet", "beginning", "now", _sandbox()), "x")
 
 
 def test_no_group_is_made_and_none_is_moved(recorded: Recorded) -> None:
