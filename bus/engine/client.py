@@ -33,6 +33,23 @@ READER = {
 }
 """Settings of every consumer here; offsets never are reset silently."""
 
+QUEUE_KBYTES = 8_192
+"""What a member of the group may hold ready, over all lanes; one answer of the broker can come on top."""
+FETCH_BYTES = 2_097_152
+"""Most of one answer, compressed; it may be four times as much when unpacked."""
+MEMBER = READER | {
+    "session.timeout.ms": 10_000,
+    "heartbeat.interval.ms": 2_000,
+    "max.poll.interval.ms": 900_000,
+    "enable.partition.eof": False,
+    "queued.max.messages.kbytes": QUEUE_KBYTES,
+    "queued.min.messages": 20_000,
+    "fetch.queue.backoff.ms": 10,
+    "fetch.max.bytes": FETCH_BYTES,
+    "fetch.message.max.bytes": 524_288,
+}
+"""Settings of the engine's members of its group."""
+
 PASSING = frozenset(
     {
         KafkaError._TRANSPORT,

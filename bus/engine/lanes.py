@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # its own documented name
 
 from bus.core import topics
 from bus.engine import client
@@ -81,6 +82,10 @@ Committed = Mapping[int, Mapping[str, int]]
 """Lane -> topic -> the group's committed offset, where there is one."""
 
 
+Spans = dict[tuple[str, int], tuple[int, int]]
+"""(topic, lane) -> [first offset, end)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Recovered:
     """What a new owner finds."""
@@ -101,29 +106,76 @@ def recover(
     """The state of each lane. `inputs`: lane -> its input topics.
 
     First the group's offsets are asked for: the broker answers when no transaction of an earlier owner holds any of them
-    open. A transaction's markers reach its partitions one after another, so for a moment the offsets can be ahead of the
-    lane record: that is waited for. Raises HumanNeeded when it stays so (the record is lost: `seq` could not go on without
-    gap or repeat), or when a record cannot be understood; KafkaException when the broker does not answer in time.
+    open, so whatever that owner committed or aborted is decided, and all its records are written. Its markers reach the
+    partitions one after another, so then it is waited until none of the lanes' own partitions holds anything undecided.
 
-    All of this with a client of its own: the group member itself cannot be asked while it has a rebalance to tell us of.
+    Raises HumanNeeded when that does not happen, when a lane with committed offsets has no record (it is lost: `seq` could
+    not go on without gap or repeat), or when a record cannot be understood; KafkaException when the broker does not answer
+    in time.
+
+    All of this with clients of its own: the group member itself cannot be asked while it has a rebalance to tell us of.
     """
     deadline = clock() + settle_seconds
+    admin = AdminClient(dict(config) | {"logger": client.QUIET, "error_cb": client.ignore})
     consumer = Consumer(dict(config) | client.READER | {"group.id": group, "error_cb": client.ignore})
     try:
         committed = _committed(consumer, inputs, deadline, clock)
-        while True:
-            found = _tails(consumer, sorted(inputs))
-            behind = [lane for lane in inputs if _behind(found[lane], committed.get(lane, {}))]
-            if not behind:
-                return Recovered(found, committed, _starts(consumer, found, inputs))
-            if clock() >= deadline:
-                raise HumanNeeded(
-                    f"the records of lanes {behind} in {topics.LANES!r} are behind the committed offsets of group {group!r}: "
-                    "were records deleted? Restore the topic, or reset the group together with all output topics"
-                )
-            consumer.poll(_PAUSE_SECONDS)
+        spans = _decided(admin, consumer, sorted(inputs), deadline, clock)
+        found = _tails(consumer, spans)
+        lost = [lane for lane in inputs if not found[lane].inputs and any(committed.get(lane, {}).values())]
+        if lost:
+            raise HumanNeeded(
+                f"lanes {lost} have no record in {topics.LANES!r}, but group {group!r} has committed offsets in them: "
+                "were records deleted? Restore the topic, or reset the group together with all output topics"
+            )
+        return Recovered(found, committed, _starts(admin, found, inputs))
     finally:
         consumer.close()
+
+
+def _decided(
+    admin: AdminClient, consumer: Consumer, lanes: list[int], deadline: float, clock: Callable[[], float]
+) -> dict[int, tuple[int, int]]:
+    """Lane -> (first offset, end) of its own partition, once no transaction is open there. Raises HumanNeeded."""
+    places = [(topics.LANES, lane) for lane in lanes]
+    while True:
+        ends = _offsets(admin, places, OffsetSpec.latest(), IsolationLevel.READ_UNCOMMITTED)  # type: ignore[no-untyped-call]
+        stable = _offsets(admin, places, OffsetSpec.latest(), IsolationLevel.READ_COMMITTED)  # type: ignore[no-untyped-call]
+        if ends == stable:
+            first = _offsets(admin, places, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
+            return {place[1]: (first[place], ends[place]) for place in places}
+        if clock() >= deadline:
+            held = [place[1] for place in places if ends[place] != stable[place]]
+            raise HumanNeeded(
+                f"a transaction that does not end holds lanes {held} of {topics.LANES!r}: "
+                "find and abort it with Kafka's own tool (`kafka-transactions.sh find-hanging`)"
+            )
+        consumer.poll(_PAUSE_SECONDS)
+
+
+def _offsets(
+    admin: AdminClient,
+    places: Iterable[tuple[str, int]],
+    spec: OffsetSpec,
+    isolation: IsolationLevel = IsolationLevel.READ_UNCOMMITTED,
+) -> dict[tuple[str, int], int]:
+    """In one request. Raises KafkaException."""
+    asked = {TopicPartition(topic, lane): spec for topic, lane in places}
+    answers = admin.list_offsets(asked, isolation_level=isolation, request_timeout=QUERY_SECONDS) if asked else {}
+    try:
+        return {(tp.topic, tp.partition): answer.result(2 * QUERY_SECONDS).offset for tp, answer in answers.items()}
+    except TimeoutError:
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "the broker does not say where partitions end")) from None
+
+
+def _starts(
+    admin: AdminClient, found: Mapping[int, LaneState], inputs: Mapping[int, Iterable[str]]
+) -> dict[tuple[str, int], int]:
+    """As explicit offsets: a client that is told "at the beginning" finds out when it likes. Raises KafkaException."""
+    wanted = [(topic, lane) for lane, names in inputs.items() for topic in names]
+    starts = {(topic, lane): found[lane].inputs[topic] for topic, lane in wanted if topic in found[lane].inputs}
+    fresh = [place for place in wanted if place not in starts]
+    return starts | _offsets(admin, fresh, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
 
 
 def _committed(
@@ -147,52 +199,39 @@ def _committed(
     return found
 
 
-def _starts(
-    consumer: Consumer, found: Mapping[int, LaneState], inputs: Mapping[int, Iterable[str]]
-) -> dict[tuple[str, int], int]:
-    """As explicit offsets: a client that is told "at the beginning" finds out when it likes. Raises KafkaException."""
-    starts: dict[tuple[str, int], int] = {}
-    for lane, names in inputs.items():
-        for topic in names:
-            at = found[lane].inputs.get(topic)
-            if at is None:
-                at = consumer.get_watermark_offsets(TopicPartition(topic, lane), QUERY_SECONDS, cached=False)[0]
-            starts[topic, lane] = at
-    return starts
+def holding(config: Mapping[str, Any], group: str, holes: Spans) -> list[tuple[str, int]]:
+    """Those of the holes in which committed records stand; there must be one right behind each hole.
 
-
-def holds_records(config: Mapping[str, Any], group: str, topic: str, lane: int, first: int, end: int) -> bool:
-    """Whether committed records stand in [first, end); there is one at `end`. Raises KafkaException, HumanNeeded.
-
-    Offsets without records are commit markers and what aborted transactions wrote.
+    Offsets without records are commit markers and what aborted transactions wrote. Raises KafkaException, HumanNeeded.
     """
     consumer = Consumer(dict(config) | client.READER | {"group.id": group, "error_cb": client.ignore})
+    found: list[tuple[str, int]] = []
+    waiting = set(holes)
     try:
-        consumer.assign([TopicPartition(topic, lane, first)])
+        consumer.assign([TopicPartition(topic, lane, first) for (topic, lane), (first, _) in holes.items()])
         deadline = time.monotonic() + READ_SECONDS
-        while time.monotonic() < deadline:
+        while waiting:
+            if time.monotonic() >= deadline:
+                raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"{sorted(waiting)} were not read in time"))
             message: Any = consumer.poll(_POLL_SECONDS)
             if message is None:
                 continue
-            if message.error() is None:
-                return bool(message.offset() < end)
-            if message.error().code() != KafkaError._PARTITION_EOF:
+            place = (message.topic(), message.partition())
+            if message.error() is None and place in waiting:
+                waiting.discard(place)
+                found += [place] if message.offset() < holes[place][1] else []
+            elif message.error() is not None and message.error().code() != KafkaError._PARTITION_EOF:
                 client.check(message.error())
-        raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"{topic!r} lane {lane} was not read in time"))
+        return found
     finally:
         consumer.close()
 
 
-def _behind(state: LaneState, committed: Mapping[str, int]) -> bool:
-    return any(offset > state.inputs.get(topic, 0) for topic, offset in committed.items())
-
-
-def _tails(consumer: Consumer, lanes: list[int]) -> dict[int, LaneState]:
-    """The newest committed record of each lane, looking further and further back."""
-    bounds = {n: consumer.get_watermark_offsets(TopicPartition(topics.LANES, n), QUERY_SECONDS, cached=False) for n in lanes}
+def _tails(consumer: Consumer, bounds: Mapping[int, tuple[int, int]]) -> dict[int, LaneState]:
+    """The newest committed record of each lane, looking further and further back. `bounds`: lane -> (first offset, end)."""
     found: dict[int, LaneState] = {}
     back = TAIL_RECORDS
-    while missing := [n for n in lanes if n not in found]:
+    while missing := [n for n in bounds if n not in found]:
         starts = {n: max(bounds[n][0], bounds[n][1] - back) for n in missing}
         found |= _read(consumer, {n: (starts[n], bounds[n][1]) for n in missing})
         found |= {n: LaneState() for n in missing if n not in found and starts[n] == bounds[n][0]}

@@ -8,7 +8,9 @@ error that leaves the outcome open it throws the producer and its positions away
 from __future__ import annotations
 
 import gc
+import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -34,10 +36,6 @@ from bus.registry import log as registry
 GROUP = "bus-engine"
 CHUNK_RECORDS = 2_000
 """Records taken from the client's queue at once."""
-QUEUE_KBYTES = 8_192
-"""What the client may hold ready, over all lanes; one answer of the broker can come on top."""
-FETCH_BYTES = 2_097_152
-"""Most of one answer, compressed; it may be four times as much when unpacked."""
 BATCH_SECONDS = 1.0
 """Longest time a transaction keeps taking records in."""
 IDLE_SECONDS = 0.1
@@ -46,6 +44,8 @@ RIVAL_SECONDS = 60.0
 MAX_RENEWALS = 5
 """More new consumers than this in RIVAL_SECONDS: two processes with one index push each other out."""
 GAUGES_SECONDS = 1.0
+WATCH_SECONDS = 1.0
+STUCK_STATUS = os.EX_TEMPFAIL
 COLLECT_SECONDS = 10.0
 _EXPECTED = (
     HumanNeeded,
@@ -67,6 +67,7 @@ def run(settings: Settings, index: int) -> None:
     log.info("process_started")
     try:
         worker = Worker(settings, index, stop)
+        threading.Thread(target=worker.watch, name="watch", daemon=True).start()
         try:
             worker.work()
         finally:
@@ -104,8 +105,10 @@ class Worker:
         self._given: list[TopicPartition] | None = None
         """Partitions that were assigned and whose lanes have not been read yet."""
         self._owned: list[TopicPartition] = []
+        self._unproven: set[tuple[str, int]] = set()
+        """(topic, lane) that were assigned and of which nothing has been read yet."""
         self._disturbed = False
-        """Whether a rebalance took place since it was last looked at."""
+        """Whether a rebalance took place in the last call of the client."""
         self._dead = False
         """Whether the consumer has had a fatal error."""
         self._renewals: list[float] = []
@@ -116,22 +119,7 @@ class Worker:
 
     def _make_consumer(self) -> Consumer:
         return Consumer(
-            self._config
-            | client.READER
-            | {
-                "group.id": GROUP,
-                "group.instance.id": self._name,
-                "session.timeout.ms": 10_000,
-                "heartbeat.interval.ms": 2_000,
-                "max.poll.interval.ms": 900_000,
-                "enable.partition.eof": False,
-                "queued.max.messages.kbytes": QUEUE_KBYTES,
-                "queued.min.messages": 20_000,
-                "fetch.queue.backoff.ms": 10,
-                "fetch.max.bytes": FETCH_BYTES,
-                "fetch.message.max.bytes": 524_288,
-                "error_cb": self._on_error,
-            }
+            self._config | client.MEMBER | {"group.id": GROUP, "group.instance.id": self._name, "error_cb": self._on_error}
         )
 
     def _on_error(self, error: KafkaError) -> None:
@@ -166,6 +154,14 @@ class Worker:
         while not self._stop.asked:
             self._step()
             self._chores()
+
+    def watch(self) -> None:
+        """Ends the process when a call of the client does not return; its successor ends the open transaction. Never returns."""
+        while True:
+            time.sleep(WATCH_SECONDS)
+            if self._transactions is not None and self._transactions.stuck():
+                self._log.error("process_failed", reason="a call of the Kafka client does not return: starting again")
+                os._exit(STUCK_STATUS)
 
     def _subscribe(self) -> None:
         topics = list(self._policy.plans)
@@ -208,10 +204,10 @@ class Worker:
             if self._given is not None and not self._take_over():
                 self._consumer.poll(RETRY_SECONDS)  # for rebalances only; whatever is read is read again
                 return
+            self._disturbed = False
             message = self._consumer.poll(IDLE_SECONDS)
             if self._disturbed or self._dead or message is None:
-                self._disturbed = False
-                return
+                return  # what a rebalance took away is read by whoever has the lane next
             if records := self._readable([message]):
                 self._transact(transactions, records)
         except Abort as error:
@@ -262,10 +258,21 @@ class Worker:
             raise Abort(client.text(error)) from error
 
     def _check_joints(self, batch: Batch) -> None:
-        """Raises Abort when a run of records does not begin where the last one of its lane ended."""
-        for topic, lane, expected, first in batch.jumps():
-            if first < expected or lanes.holds_records(self._config, GROUP, topic, lane, expected, first):
-                raise Abort(f"{topic!r} lane {lane} went on at offset {first} instead of {expected}")
+        """Raises Abort when a run of records does not begin where the last one of its lane ended.
+
+        Commit markers and aborted transactions leave holes. One offset is the marker of what was read last, and is taken for
+        that unless the client has only just begun there.
+        """
+        holes: lanes.Spans = {}
+        for topic, lane, expected, first in batch.joints():
+            if first > expected + ((topic, lane) not in self._unproven):
+                holes[topic, lane] = expected, first
+            elif first < expected:
+                raise Abort(f"{topic!r} lane {lane} went back to offset {first} from {expected}")
+        for topic, lane in lanes.holding(self._config, GROUP, holes) if holes else ():
+            expected, first = holes[topic, lane]
+            raise Abort(f"{topic!r} lane {lane} went on at offset {first} instead of {expected}")
+        self._unproven.difference_update(batch.runs)
 
     def _readable(self, messages: list[Any]) -> list[Any]:
         """Without the errors that pass by themselves. Raises HumanNeeded for the others."""
@@ -322,7 +329,7 @@ class Worker:
             return False
         self._lanes = {number: Lane.of(state, self._names) for number, state in found.states.items()}
         self._consumer.assign([TopicPartition(p.topic, p.partition, found.starts[p.topic, p.partition]) for p in given])
-        self._given, self._owned = None, given
+        self._given, self._owned, self._unproven = None, given, set(found.starts)
         self._mend_group(found)
         self._meter.lanes(len(self._lanes))
         self._log.info("lanes_assigned", lanes=sorted(self._lanes))

@@ -17,6 +17,7 @@ from bus.avro.dataset import Dataset
 from bus.config import Settings
 from bus.core import topics
 from bus.engine import agreements, bench
+from bus.engine.worker import STUCK_STATUS
 from bus.ledger.decoding import Decoder
 from bus.registry import log as registry
 
@@ -74,6 +75,8 @@ class Stage:
         self.outputs += [f(d.name) for d in self.datasets.values() for f in (topics.verified, topics.dead)]
         self._made = {d.name: list(self.filling.events(d).changes(300)) for d in self.sources}
         self._numbers: Counter[str] = Counter()
+        self.left: dict[str, dict[tuple[str, int], tuple[int, int]]] = {}
+        """What the last look of `drained` found still to do: place -> (come to, end)."""
         self._tape = Tape(self.config, self.watch, [*self.outputs, *(d.topic for d in self.datasets.values())])
         self.filling.register()
         self.start("register")
@@ -107,7 +110,9 @@ class Stage:
     def until(self, what: str, done: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> None:
         deadline = time.monotonic() + seconds
         while not done():
-            assert time.monotonic() < deadline, f"waited in vain for {what}"
+            assert time.monotonic() < deadline, f"waited in vain for {what}; {self.left}"
+            for name in [name for name, p in self.running.items() if p.poll() == STUCK_STATUS]:
+                self.start(name)  # as the supervisor does
             ended = {name: p.returncode for name, p in self.running.items() if p.poll() is not None}
             assert not ended, f"ended by themselves: {ended}: {[self.log(name)[-3:] for name in ended]}"
             time.sleep(0.02)
@@ -127,9 +132,12 @@ class Stage:
     def drained(self) -> bool:
         """All input is committed, and no transaction of a dead worker hides what was written after it."""
         ends = self.watch.ends(d.topic for d in self.datasets.values())
-        if any(offset < ends[place] for place, offset in self.watch.committed(ends).items()):
-            return False
-        return self.watch.ends(self.outputs) == self.watch.ends(self.outputs, IsolationLevel.READ_COMMITTED)
+        come = self.watch.committed(ends)
+        self.left = {"unread": {place: (come[place], end) for place, end in ends.items() if come[place] < end}}
+        if not self.left["unread"]:
+            ends, come = (self.watch.ends(self.outputs, level) for level in IsolationLevel)
+            self.left = {"undecided": {place: (come[place], end) for place, end in ends.items() if come[place] != end}}
+        return not any(self.left.values())
 
     # -- what comes out --------------------------------------------------------------------------------------------------------
 
