@@ -51,6 +51,10 @@ class Probe:
                         self._counts[min(_BUCKETS - 1, max(0, int(now_ms - delivery["ts_ms"])))] += 1
         self._consumer.close()
 
+    def begin(self) -> None:
+        """Forget what was measured so far."""
+        self._counts = [0] * _BUCKETS
+
     def stop(self) -> None:
         self._stopped.set()
         self._thread.join(timeout=5)
