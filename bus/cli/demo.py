@@ -45,6 +45,7 @@ def demo(
     Example: [bold]bus demo[/]   or   [bold]bus demo --seconds 60 --json[/]
     """
     settings = frame.settings(context)
+    _refuse_a_running_bus(settings)
     show = Demo(settings, people, rate, seed, seconds, quiet=json or not sys.stdout.isatty())
     try:
         result = show.run()
@@ -56,6 +57,14 @@ def demo(
     if result is not None:
         frame.as_json(result) if json else frame.talk(_verdict(result))
         raise typer.Exit(0 if result["conservation"]["ok"] else 1)
+
+
+def _refuse_a_running_bus(settings: Settings) -> None:
+    """Before anything else: whatever a demo has begun, it also stops."""
+    from bus.platform import presence
+
+    if presence.is_up(settings):
+        raise ConfigError(f"a bus is up in {settings.home}: stop it with `bus down`, or choose another --home for the demo")
 
 
 @dataclass(slots=True)
@@ -77,12 +86,7 @@ class Demo:
     def run(self) -> dict[str, Any] | None:
         """The account when `seconds` are over. Raises ConfigError and the errors of the parts; KeyboardInterrupt passes."""
         from bus.cli import up
-        from bus.platform import presence
 
-        if presence.is_up(self.settings):
-            raise ConfigError(
-                f"a bus is up in {self.settings.home}: stop it with `bus down`, or choose another --home for the demo"
-            )
         self._prepare()
         up.start(self.settings)
         datasets, agreements = self._declared()
