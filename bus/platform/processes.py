@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -100,7 +101,7 @@ def spawn(
 ) -> psutil.Popen:
     """Starts a process of the home and records it; output is appended to log/<name>.log, files it makes are nobody else's.
 
-    It is in a session of its own, so that a Ctrl-C reaches only the one who handles it.
+    It is in a session of its own, so that a Ctrl-C reaches only the one who handles it. If it cannot be recorded, it is killed.
     """
     with _open_log(settings, name) as output:
         child = psutil.Popen(
@@ -113,9 +114,13 @@ def spawn(
             start_new_session=True,
             umask=0o077,
         )
-    # it may have ended at once; whoever waits for it will see that
-    with contextlib.suppress(psutil.NoSuchProcess):
-        remember(settings, name, child.pid)
+    try:
+        # it may have ended at once; whoever waits for it will see that
+        with contextlib.suppress(psutil.NoSuchProcess):
+            remember(settings, name, child.pid)
+    except BaseException:  # nobody would find it again
+        stop([(child, signal.SIGKILL)], _KILL_SECONDS)
+        raise
     return child
 
 

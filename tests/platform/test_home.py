@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import shutil
@@ -90,6 +91,24 @@ def test_a_process_that_does_not_listen_is_killed_in_bounded_time(settings: Sett
     processes.stop([(child, signal.SIGTERM)], 0.2)
     assert processes.ended(child)
     assert processes.running(settings, "deaf") is None
+
+
+@pytest.mark.parametrize("refused", [OSError(errno.ENOSPC, "disk full"), KeyboardInterrupt()], ids=["disk full", "Ctrl-C"])
+def test_a_process_that_cannot_be_recorded_does_not_live_on(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, refused: BaseException
+) -> None:
+    seen: list[psutil.Process] = []
+
+    def remember(_: Settings, __: str, pid: int) -> None:
+        seen.append(psutil.Process(pid))
+        raise refused
+
+    monkeypatch.setattr(processes, "remember", remember)
+    with pytest.raises(type(refused)) as told:
+        processes.spawn(settings, "deaf", [sys.executable, "-u", "-c", DEAF])
+    assert told.value is refused
+    (child,) = seen
+    assert processes.ended(child)
 
 
 def test_half_written_records_and_records_of_the_dead_are_no_processes(settings: Settings) -> None:
