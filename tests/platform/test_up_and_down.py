@@ -156,3 +156,35 @@ def test_ctrl_c_in_the_foreground_leaves_nothing(stopped: Settings, moment: str)
     assert time.monotonic() - began < MAX_STOP_SECONDS
     assert ours(settings) == {}
     assert presence.read_start(settings) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "number", "once_runs", "status"),
+    [
+        ([], signal.SIGINT, "supervisor", 0),
+        (["--seconds", "60", "--json"], signal.SIGINT, "supervisor", 130),
+        (["--seconds", "60"], signal.SIGTERM, "kafka", 130),
+        ([], signal.SIGHUP, "kafka", 0),
+    ],
+    ids=["Ctrl-C is how it ends", "Ctrl-C before the account", "SIGTERM", "closed terminal"],
+)
+def test_a_demo_that_is_interrupted_over_and_over_leaves_nothing_and_gives_no_account(
+    stopped: Settings, words: list[str], number: signal.Signals, once_runs: str, status: int
+) -> None:
+    settings = stopped
+    command = [sys.executable, "-m", "bus.cli.main", "--home", str(settings.home), "demo", "--people", "20", *words]
+    with (settings.home / "demo.log").open("wb") as log:
+        demo = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, start_new_session=True)
+    deadline = time.monotonic() + START_SECONDS
+    try:
+        while processes.running(settings, once_runs) is None and demo.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        while demo.poll() is None and time.monotonic() < deadline:
+            os.killpg(demo.pid, number)
+            time.sleep(0.01)
+    finally:
+        demo.kill()
+    printed, _ = demo.communicate()
+    assert demo.returncode == status, (settings.home / "demo.log").read_text()[-2_000:]
+    assert printed == b""
+    assert ours(settings) == {}
