@@ -1,7 +1,10 @@
 """As whom PostgreSQL runs: it refuses root, so a root's bus starts it as a system user that owns nothing but its data.
 
-That user must reach the data and the programs. Where a directory above them is closed to others (root's own home is),
-it is lent the capability to pass through closed directories for the life of the server; no directory's mode is changed.
+That user must reach the data and the programs. Where a directory above them is closed to others (root's own home is), no
+directory's mode is changed: the server is lent a capability of root's for as long as it runs, the least that suffices. That is
+more than a way in: with the first, dac_read_search, the server can read every file of the machine, with the second,
+dac_override, also write it, and so can whoever is its superuser or finds a hole in it. A home and programs that others may pass
+through (--home /var/lib/lien-thong, a checkout in /opt), or an ordinary user, need neither.
 """
 
 from __future__ import annotations
@@ -59,7 +62,10 @@ def _as(user: pwd.struct_passwd, capabilities: str) -> list[str]:
 def _reaches(as_user: list[str], reach: Sequence[Path], run: Path) -> bool:
     script = 'run=$1; shift; for each in "$@"; do cd "$each" || exit 1; done; exec "$run" --version'
     words = [*as_user, "sh", "-c", script, "sh", str(run), *(str(path) for path in reach)]
-    return subprocess.run(words, cwd="/", capture_output=True, timeout=_TIMEOUT_SECONDS, check=False).returncode == 0
+    try:
+        return subprocess.run(words, cwd="/", capture_output=True, timeout=_TIMEOUT_SECONDS, check=False).returncode == 0
+    except subprocess.SubprocessError:  # no answer in time: not known to reach it; the supervisor tries again later
+        return False
 
 
 def _system_user() -> pwd.struct_passwd:

@@ -13,6 +13,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
@@ -69,6 +70,7 @@ class Supervisor:
     _digests: dict[str, str] = field(default_factory=dict)
     _stopping: bool = False
     _interruptible: bool = False
+    _targets_failure: str = ""
     _log: structlog.typing.FilteringBoundLogger = field(default_factory=lambda: telemetry.logger(SUPERVISOR))
 
     def run(self) -> None:
@@ -150,7 +152,8 @@ class Supervisor:
         child.process, child.started = child.launch(), self.clock()
         telemetry.gauge("bus_process_up").labels(process=child.name).set(1)
         telemetry.counter("bus_process_restarts_total").labels(process=child.name).inc(0)
-        self._log.info("child_started", child=child.name, pid=child.process.pid)
+        with suppress(OSError):  # its own log, too, lies on the disk that may be full
+            self._log.info("child_started", child=child.name, pid=child.process.pid)
 
     def _replace_workers(self) -> None:
         """Ends workers that outlived a supervisor that was killed: they may be of another configuration."""
@@ -160,8 +163,19 @@ class Supervisor:
         while not self._stopping:
             for child in self._children:
                 self._look_after(child)
-            targets.write(self.settings)
+            self._tell_prometheus()
             self.wait(_LOOK_SECONDS)
+
+    def _tell_prometheus(self) -> None:
+        """A disk that is full, say, is no reason to end what runs. Told once, not ten times a second."""
+        try:
+            targets.write(self.settings)
+            self._targets_failure = ""
+        except OSError as error:
+            if str(error) != self._targets_failure:
+                self._targets_failure = str(error)
+                with suppress(OSError):
+                    self._log.error("process_failed", child=SUPERVISOR, reason=f"run/targets.json is not written: {error}")
 
     def _look_after(self, child: Child) -> None:
         now = self.clock()
@@ -172,7 +186,8 @@ class Supervisor:
                 return
             pause = child.pause_seconds(self.rng)
             telemetry.gauge("bus_process_up").labels(process=child.name).set(0)
-            self._log.warning("child_exited", child=child.name, again_in_seconds=round(pause, 1))
+            with suppress(OSError):
+                self._log.warning("child_exited", child=child.name, again_in_seconds=round(pause, 1))
             child.process, child.due, child.failures = None, now + pause, child.failures + 1
         if now >= child.due:
             self._start_again(child)
@@ -184,7 +199,8 @@ class Supervisor:
         except (ConfigError, OSError) as error:  # its port is taken, say: it stays down for now, and is tried again
             child.failures += 1
             child.due = self.clock() + child.pause_seconds(self.rng)
-            self._log.error("process_failed", child=child.name, reason=str(error))
+            with suppress(OSError):
+                self._log.error("process_failed", child=child.name, reason=str(error))
 
     def _tell(self, step: str = "", *, ready: bool = False, error: str = "") -> None:
         if step:

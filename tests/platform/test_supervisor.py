@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import psutil
@@ -9,10 +10,25 @@ import pytest
 
 from bus import config
 from bus.config import ConfigError
-from bus.platform import processes
+from bus.platform import account, processes, targets
 from bus.platform.supervisor import Child, Supervisor
 
 LONGEST_SECONDS = 15.0 * 1.2
+
+
+class Log:
+    """Counts what it is told; `full`: on a disk where nothing can be written any more."""
+
+    def __init__(self, full: bool) -> None:
+        self.told: list[str] = []
+        self._full = full
+
+    def error(self, event: str, **_: object) -> None:
+        self.told.append(event)
+        if self._full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    info = warning = error
 
 
 class Dying:
@@ -66,3 +82,31 @@ def test_a_child_that_was_steady_starts_again_without_a_long_pause(
         supervisor._look_after(child)
     assert len(dying.times) == 2
     assert dying.times[1] - 90.0 < 1.0
+
+
+@pytest.mark.parametrize("log_too", [False, True], ids=["targets", "targets and the log"])
+def test_a_full_disk_ends_nothing(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch, log_too: bool) -> None:
+    def write(_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def wait(_: float) -> None:
+        dying.clock += 0.1
+        supervisor._stopping = dying.clock > 60
+
+    dying, log = Dying(), Log(log_too)
+    supervisor.clock, supervisor.wait, supervisor._log = (lambda: dying.clock), wait, log  # type: ignore[assignment]
+    supervisor._children.append(Child("engine-0", dying))
+    monkeypatch.setattr(targets, "write", write)
+    monkeypatch.setattr(processes, "ended", lambda _: True)
+    supervisor._watch()
+    assert len(dying.times) > 5
+    assert log.told.count("child_exited") == len(dying.times)
+    assert log.told.count("process_failed") == 1
+
+
+def test_an_account_that_does_not_answer_is_one_that_does_not_reach(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(account, "_TIMEOUT_SECONDS", 0.1)
+    slow = tmp_path / "slow"
+    slow.write_text("#!/bin/sh\nexec sleep 60\n")
+    slow.chmod(0o755)
+    assert not account._reaches([], [tmp_path], slow)
