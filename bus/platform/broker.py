@@ -28,9 +28,8 @@ _FORMATTED = Path("data") / "meta.properties"
 _UTF8 = {"LC_ALL": "C.UTF-8"}
 """Java takes the letters of file names from the locale."""
 
-_JVM = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
-"""For a broker that shares a small machine: compiled at once and lightly. The full compiler's threads would take the
-processors away from everybody else for the first minutes."""
+_JVM = ("-XX:+UseSerialGC",)
+"""One small heap on a machine shared with everything else: no threads of a collector beside it."""
 
 _PROPERTIES = """\
 process.roles=broker,controller
@@ -77,7 +76,9 @@ transaction.max.timeout.ms=900000
 message.max.bytes=8388608
 replica.fetch.max.bytes=8388608
 
-# small: the defaults reserve memory and disk for a machine that does nothing else
+# small: the defaults reserve memory, disk and threads for a machine that does nothing else
+num.io.threads=3
+num.network.threads=2
 log.cleaner.dedupe.buffer.size=16777216
 log.index.size.max.bytes=2097152
 log.segment.bytes=268435456
