@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import psycopg
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 from bus.core.position import format_lsn, parse_lsn
 
@@ -17,6 +17,7 @@ _CONFIRMATIONS = 3
 _CONFIRM_SECONDS = 1.0
 _SCAN_RECORDS = 500
 _SCAN_SECONDS = 10.0
+_ANSWER_SECONDS = 10.0
 
 
 class NotAtRest(RuntimeError):
@@ -42,6 +43,7 @@ def wait(
         "isolation.level": "read_committed",
         "enable.auto.commit": False,
         "enable.partition.eof": True,
+        "auto.offset.reset": "error",  # from the end on, nothing would be left to read
     }
     consumer = Consumer(dict(kafka) | reading)
     try:
@@ -80,16 +82,39 @@ def _unprocessed(consumer: Consumer, inputs: Sequence[str]) -> str:
     """'' once no record stands beyond the group's committed offsets. Offsets cannot tell: a commit marker has one of its own.
 
     A commit is answered before its markers are in every lane, so committed records may not show yet: hence the repetition.
+    Nor does the group tell its offsets while a transaction that moves them is open, be it that of a worker that has died.
     """
-    places = [TopicPartition(t, p) for t in inputs for p in consumer.list_topics(t, timeout=10).topics[t].partitions]
-    for place in (committed := consumer.committed(places, timeout=10)):
+    try:
+        return _beyond(consumer, _committed(consumer, inputs))
+    except KafkaException as error:
+        return f"the engine's offsets are not known: {error.args[0].str()}"
+
+
+def _committed(consumer: Consumer, inputs: Sequence[str]) -> list[TopicPartition]:
+    """Where the engine's group stands in each partition of its inputs. Raises KafkaException."""
+    listed = consumer.list_topics(timeout=_ANSWER_SECONDS).topics
+    asked = [TopicPartition(t, p) for t in inputs for p in listed[t].partitions]
+    places: list[TopicPartition] = consumer.committed(asked, timeout=_ANSWER_SECONDS)
+    for error in [*(listed[t].error for t in inputs), *(place.error for place in places)]:
+        if error is not None:
+            raise KafkaException(error)
+    for place in places:
         if place.offset < 0:
             place.offset = OFFSET_BEGINNING
-    consumer.assign(committed)
-    left, deadline = len(committed), time.monotonic() + _SCAN_SECONDS
+    return places
+
+
+def _beyond(consumer: Consumer, places: list[TopicPartition]) -> str:
+    """'' when no committed record stands at these offsets or after them, else what does or what went wrong."""
+    consumer.assign(places)
+    left, deadline = {(p.topic, p.partition) for p in places}, time.monotonic() + _SCAN_SECONDS
     while left and time.monotonic() < deadline:
         for message in consumer.consume(_SCAN_RECORDS, _PAUSE_SECONDS):
+            topic, partition = message.topic(), message.partition()
             if (error := message.error()) is None:
-                return f"the engine has not reached {message.topic()} partition {message.partition()}"
-            left -= error.code() == KafkaError._PARTITION_EOF
-    return f"{left} partitions did not answer" if left else ""
+                return f"the engine has not reached {topic} partition {partition}"
+            if error.code() == KafkaError._PARTITION_EOF:
+                left.discard((topic or "", partition or 0))
+            elif error.code() == KafkaError._AUTO_OFFSET_RESET:
+                return f"the engine's offset in {topic} partition {partition} does not exist: {error.str()}"
+    return f"{len(left)} partitions did not answer" if left else ""

