@@ -37,6 +37,12 @@ class Run:
         self.dead: dict[DeadCode, int] = {}
         self.sample = b""
 
+    def leave(self, last: Message, good: Message | None) -> None:
+        """`last`: what was taken last; `good`: the last record of this stretch that was no dead letter, if there is one."""
+        self.span.next = last.offset() + 1
+        if good is not None:
+            self.sample = good.value()
+
     def events(self) -> int:
         return sum(self.tallies.values()) + sum(self.dead.values())
 
@@ -62,13 +68,15 @@ class Batch:
         topic, lane = "", -1
         run: Any = None
         last: Any = None
+        good: Any = None
         handle: Any = None
         seqs: list[int] = []
         tallies: dict[Tally, int] = {}
         for message in messages:
             if message.partition() != lane or message.topic() != topic:
                 if run is not None:
-                    run.span.next = last.offset() + 1
+                    run.leave(last, good)
+                good = None
                 topic, lane = message.topic(), message.partition()
                 run = self._run(topic, lane, message.offset())
                 handle, seqs, tallies = run.plan.handle, run.seqs, run.tallies
@@ -78,6 +86,7 @@ class Batch:
             except Malformed as bad:
                 self._bury(message, run, bad.code)
                 continue
+            good = message
             if tally in tallies:
                 tallies[tally] += 1
             else:
@@ -89,8 +98,7 @@ class Batch:
                     self._produce_patiently(to, value, key, lane)
             out.clear()
         if run is not None:
-            run.span.next = last.offset() + 1
-            run.sample = last.value() or b""
+            run.leave(last, good)
         self.records += len(messages)
 
     def _run(self, topic: str, lane: int, offset: int) -> Run:

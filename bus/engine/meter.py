@@ -14,6 +14,7 @@ from bus.engine.batch import Batch, Run
 from bus.engine.lanes import Lane
 
 _EVENT_ID_BYTES = 16
+_LONG_BITS = 64
 _MARKER = 1
 """Capture writes in transactions, so what stands last in an input lane is a commit marker, which nobody reads."""
 _SOURCE_TEXTS, _SOURCE_NUMBERS = 3, 4
@@ -44,7 +45,8 @@ class Meter:
         sampled: dict[str, bytes] = {}
         for run in batch.runs.values():
             self._run(run)
-            sampled[run.plan.dataset] = run.sample
+            if run.sample:
+                sampled[run.plan.dataset] = run.sample
         now = self._clock_ms()
         for dataset, value in sampled.items():
             at = source_ts_ms(value)
@@ -104,10 +106,12 @@ def source_ts_ms(value: bytes) -> int | None:
 
 
 def _long(data: bytes, at: int) -> tuple[int, int]:
-    """An Avro long and the place after it. Raises IndexError at the end of the data."""
+    """An Avro long and the place after it. Raises IndexError at the end of the data, or where no long ends in time."""
     shift = result = 0
     while data[at] > 127:
         result |= (data[at] & 127) << shift
         shift, at = shift + 7, at + 1
+        if shift >= _LONG_BITS:
+            raise IndexError(at)
     result |= data[at] << shift
     return result >> 1 ^ -(result & 1), at + 1
