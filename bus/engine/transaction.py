@@ -26,9 +26,10 @@ STUCK_SECONDS = 15.0
 _SLICE_SECONDS = 0.5
 """A step is asked for in slices, so that a stop is noticed in between."""
 _PAUSE_SECONDS = 0.02
-QUEUE_KBYTES = 16_384
 MAX_MESSAGE_BYTES = 33_554_432
 """Far above what a topic takes: whatever could be read must be able to leave again as a dead letter."""
+QUEUE_KBYTES = 36_864
+"""What may wait to be sent; one record of the greatest size must find room."""
 
 PRODUCER = {
     "acks": "all",
