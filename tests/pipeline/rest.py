@@ -140,7 +140,14 @@ class _Tail:
         self.seen.add((source["db"], source["xid"]))
 
     def unprocessed(self) -> str:
-        """'' when no lane holds a committed record that the engine's group has not passed."""
+        """'' when no lane holds a committed record that the engine's group has not passed. Kafka may be starting again, or not
+        tell the group's offsets because a dead worker's transaction holds them."""
+        try:
+            return self._beyond()
+        except KafkaException as error:
+            return f"not known: {error.args[0].str()}"
+
+    def _beyond(self) -> str:
         committed = {(p.topic, p.partition): p.offset for p in self.consumer.committed(self.lanes, timeout=20)}
         behind = [TopicPartition(p.topic, p.partition, max(committed[(p.topic, p.partition)], 0)) for p in self.lanes]
         behind = [p for p in behind if p.offset < self._end(p)]
@@ -156,4 +163,6 @@ class _Tail:
                     return f"{message.topic()}[{message.partition()}] from offset {message.offset()}"
                 if error.code() == KafkaError._PARTITION_EOF:
                     unread.discard((message.topic() or "", message.partition() or 0))
+                elif error.code() == KafkaError._AUTO_OFFSET_RESET:
+                    return f"{message.topic()}[{message.partition()}]: the group's offset does not exist"
         return ""
