@@ -32,6 +32,7 @@ _SERVERS = {
     "tests/engine/test_worker": "engine",
     "tests/engine/test_processes": "engine",
     "tests/engine/test_register": "engine",
+    "tests/engine/test_lanes": "engine",
     "tests/capture": "capture",
     "tests/platform/test_servers": "home",
     "tests/processors": "home",

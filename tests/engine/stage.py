@@ -107,12 +107,13 @@ class Stage:
         text = (self.settings.home / "log" / f"{process}.log").read_text(encoding="utf-8")
         return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
 
-    def until(self, what: str, done: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> None:
-        deadline = time.monotonic() + seconds
+    def until(self, what: str, done: Callable[[], bool], restarting: bool = False) -> None:
+        """`restarting`: a worker that gave up a call that does not return is started again, as the supervisor does."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while not done():
             assert time.monotonic() < deadline, f"waited in vain for {what}; {self.left}"
-            for name in [name for name, p in self.running.items() if p.poll() == STUCK_STATUS]:
-                self.start(name)  # as the supervisor does
+            for name in [name for name, p in self.running.items() if restarting and p.poll() == STUCK_STATUS]:
+                self.start(name)
             ended = {name: p.returncode for name, p in self.running.items() if p.poll() is not None}
             assert not ended, f"ended by themselves: {ended}: {[self.log(name)[-3:] for name in ended]}"
             time.sleep(0.02)
@@ -223,7 +224,8 @@ class Stage:
             for line in self.decode(records):
                 assert line["lane"] == lane
                 for i in line["inputs"]:
-                    assert reached.get((lane, i["topic"]), 0) <= i["first_offset"] < i["next_offset"]
+                    assert reached.get((lane, i["topic"]), 0) == i["first_offset"] < i["next_offset"]
+                    assert i["events"] == i["next_offset"] - i["first_offset"]  # `feed` leaves no holes
                     reached[lane, i["topic"]] = i["next_offset"]
                     buried[i["topic"]] += i["dead"]
                 for o in line["outcomes"]:

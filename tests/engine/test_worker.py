@@ -94,8 +94,8 @@ def test_a_broker_that_is_killed_under_load_costs_time_and_nothing_else(stage: S
         kafka.wait(10)
         broker.start(stage.settings)
     stage.feed(500)
-    stage.until("the end of the inputs", stage.drained)
-    stage.until("both to own lanes again", lambda: all(owns(stage, f"engine-{n}", 2) for n in range(2)))
+    stage.until("the end of the inputs", stage.drained, restarting=True)
+    stage.until("both to own lanes again", lambda: all(owns(stage, f"engine-{n}", 2) for n in range(2)), restarting=True)
     stage.check()
     for index in range(2):
         stage.stop(f"engine-{index}")
@@ -129,13 +129,9 @@ def test_the_lane_record_counts_and_not_the_groups_offsets(stage: Stage, offset:
     """An operator's reset of the group, or its loss, repeats nothing."""
     run_here(stage, 600)
     stage.check()
-    before = {topic: len(stage.records(topic)) for topic in stage.outputs}
     stage.until("the group to be empty", lambda: group_is_empty(stage))
     stage.set_group_offsets(offset)
-    run_here(stage, 0)
-    stage.look()
-    assert {topic: len(stage.records(topic)) for topic in before} == before
-    run_here(stage, 120)
+    run_here(stage, 120)  # with records to read: a worker that began at the group's offsets would repeat the others
     stage.check()
 
 
@@ -195,7 +191,8 @@ def test_lanes_that_change_hands_under_load_skip_and_repeat_nothing(stage: Stage
         feeder.join(60)
     stage.until("the end of the inputs", stage.drained)
     stage.check()
-    told = [line["reason"] for line in stage.log("engine-0") if line["event"] == "transaction_aborted"]
+    lines = [line for index in range(2) for line in stage.log(f"engine-{index}")]
+    told = [line["reason"] for line in lines if line["event"] == "transaction_aborted"]
     assert not any("went on at offset" in reason for reason in told), told
     stage.stop("engine-0")
 
