@@ -22,6 +22,8 @@ Message = Any
 PersonOf = Callable[[bytes], bytes | None]
 FULL_QUEUE_SECONDS = 30.0
 """Longest wait for room in the producer's queue."""
+MARKER = 1
+"""Offsets that the commit marker of a transaction takes."""
 _POLL_SECONDS = 0.02
 
 
@@ -58,6 +60,7 @@ class Batch:
         self._force = policy.force(now_ms)
         self._seqs: dict[int, list[int]] = {}
         self._out: list[Record] = []
+        self._joints: list[tuple[str, int, int, int]] = []
 
     def take(self, messages: list[Message], person_of: PersonOf) -> None:
         """Verify and project these records and produce what comes of them.
@@ -107,6 +110,8 @@ class Batch:
             if lane not in self._seqs:
                 self._seqs[lane] = list(self._held[lane].seqs)
             found = self.runs[topic, lane] = Run(self._policy.plans[topic], lane, self._seqs[lane], offset)
+        elif offset != found.span.next and offset != found.span.next + MARKER:
+            self._joints.append((topic, lane, found.span.next, offset))
         return found
 
     def _bury(self, message: Message, run: Run, code: DeadCode) -> None:
@@ -155,12 +160,15 @@ class Batch:
                     count.outcomes[agreement, run.plan.dataset, outcome] += n
         return count
 
-    def joints(self) -> Iterator[tuple[str, int, int, int]]:
-        """(topic, lane, next offset by the lane record, first offset of the run); a topic without any yet is left out."""
+    def joints(self, starts: Mapping[tuple[str, int], int]) -> Iterator[tuple[str, int, int, int]]:
+        """(topic, lane, expected offset, offset read instead), in the order of reading.
+
+        One for the first record of each run, which is to follow the lane record or, where that says nothing of the topic,
+        `starts`; and one for each place within a run where more than a commit marker is missing, or where it went back.
+        """
         for (topic, lane), run in self.runs.items():
-            expected = self._held[lane].inputs.get(topic)
-            if expected is not None:
-                yield topic, lane, expected, run.span.first
+            yield topic, lane, self._held[lane].inputs.get(topic, starts[topic, lane]), run.span.first
+        yield from self._joints
 
     def offsets(self) -> list[TopicPartition]:
         return [TopicPartition(topic, lane, run.span.next) for (topic, lane), run in self.runs.items()]

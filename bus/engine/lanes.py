@@ -82,8 +82,8 @@ Committed = Mapping[int, Mapping[str, int]]
 """Lane -> topic -> the group's committed offset, where there is one."""
 
 
-Spans = dict[tuple[str, int], tuple[int, int]]
-"""(topic, lane) -> [first offset, end)."""
+Holes = dict[tuple[str, int], list[tuple[int, int]]]
+"""(topic, lane) -> [first offset, end) of each, in order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +109,9 @@ def recover(
     open, so whatever that owner committed or aborted is decided, and all its records are written. Its markers reach the
     partitions one after another, so then it is waited until none of the lanes' own partitions holds anything undecided.
 
-    Raises HumanNeeded when that does not happen, when a lane with committed offsets has no record (it is lost: `seq` could
-    not go on without gap or repeat), or when a record cannot be understood; KafkaException when the broker does not answer
-    in time.
+    Raises KafkaException when the group's offsets stay undecided or the broker does not answer in time; HumanNeeded when a
+    lane's own partition stays undecided, when a lane with committed offsets has no record (it is lost: `seq` could not go on
+    without gap or repeat), or when a record cannot be understood.
 
     All of this with clients of its own: the group member itself cannot be asked while it has a rebalance to tell us of.
     """
@@ -181,7 +181,7 @@ def _starts(
 def _committed(
     consumer: Consumer, inputs: Mapping[int, Iterable[str]], deadline: float, clock: Callable[[], float]
 ) -> dict[int, dict[str, int]]:
-    """The group's offsets, asked in slices so that a stop is noticed in between. Raises KafkaException."""
+    """The group's offsets; asked for again, until the deadline, while they are undecided. Raises KafkaException."""
     asked = [TopicPartition(topic, lane) for lane, names in inputs.items() for topic in names]
     while True:
         try:
@@ -199,16 +199,18 @@ def _committed(
     return found
 
 
-def holding(config: Mapping[str, Any], group: str, holes: Spans) -> list[tuple[str, int]]:
-    """Those of the holes in which committed records stand; there must be one right behind each hole.
+def holding(config: Mapping[str, Any], group: str, holes: Holes) -> list[tuple[str, int, int, int]]:
+    """(topic, lane, first offset, end) of the first hole of each lane in which committed records stand.
+
+    There must be a record right behind each hole; what stands between the holes of a lane is read, too.
 
     Offsets without records are commit markers and what aborted transactions wrote. Raises KafkaException, HumanNeeded.
     """
     consumer = Consumer(dict(config) | client.READER | {"group.id": group, "error_cb": client.ignore})
-    found: list[tuple[str, int]] = []
+    found: list[tuple[str, int, int, int]] = []
     waiting = set(holes)
     try:
-        consumer.assign([TopicPartition(topic, lane, first) for (topic, lane), (first, _) in holes.items()])
+        consumer.assign([TopicPartition(topic, lane, first) for (topic, lane), [(first, _), *_] in holes.items()])
         deadline = time.monotonic() + READ_SECONDS
         while waiting:
             if time.monotonic() >= deadline:
@@ -218,8 +220,11 @@ def holding(config: Mapping[str, Any], group: str, holes: Spans) -> list[tuple[s
                 continue
             place = (message.topic(), message.partition())
             if message.error() is None and place in waiting:
-                waiting.discard(place)
-                found += [place] if message.offset() < holes[place][1] else []
+                at = message.offset()
+                held = [(*place, first, end) for first, end in holes[place] if first <= at < end]
+                found += held
+                if held or at >= holes[place][-1][1]:
+                    waiting.discard(place)
             elif message.error() is not None and message.error().code() != KafkaError._PARTITION_EOF:
                 client.check(message.error())
         return found

@@ -10,13 +10,11 @@ from confluent_kafka import Consumer, TopicPartition
 
 from bus import telemetry
 from bus.core.outcome import CHANGE_OPS, DeadCode
-from bus.engine.batch import Batch, Run
+from bus.engine.batch import MARKER, Batch, Run
 from bus.engine.lanes import Lane
 
 _EVENT_ID_BYTES = 16
 _LONG_BITS = 64
-_MARKER = 1
-"""Capture writes in transactions, so what stands last in an input lane is a commit marker, which nobody reads."""
 _SOURCE_TEXTS, _SOURCE_NUMBERS = 3, 4
 
 
@@ -81,10 +79,10 @@ class Meter:
         """`inputs`: (topic, dataset). From what the last fetches said; asks the broker nothing."""
         for topic, dataset in inputs:
             self._begin(dataset)
-            lag = 0
+            lag = 0  # capture writes in transactions, so what stands last is a commit marker, which nobody reads
             for number, lane in lanes.items():
                 bounds = consumer.get_watermark_offsets(TopicPartition(topic, number), cached=True)
-                lag += max(0, bounds[1] - lane.inputs.get(topic, 0) - _MARKER) if bounds else 0
+                lag += max(0, bounds[1] - lane.inputs.get(topic, 0) - MARKER) if bounds else 0
             self._child(telemetry.gauge, "bus_engine_lag_records", dataset).set(lag)
 
 

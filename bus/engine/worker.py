@@ -105,6 +105,8 @@ class Worker:
         self._given: list[TopicPartition] | None = None
         """Partitions that were assigned and whose lanes have not been read yet."""
         self._owned: list[TopicPartition] = []
+        self._starts: dict[tuple[str, int], int] = {}
+        """(topic, lane) that were assigned -> the offset to begin at."""
         self._unproven: set[tuple[str, int]] = set()
         """(topic, lane) that were assigned and of which nothing has been read yet."""
         self._disturbed = False
@@ -258,19 +260,18 @@ class Worker:
             raise Abort(client.text(error)) from error
 
     def _check_joints(self, batch: Batch) -> None:
-        """Raises Abort when a run of records does not begin where the last one of its lane ended.
+        """Raises Abort when records do not go on where the last ones of their lane ended.
 
         Commit markers and aborted transactions leave holes. One offset is the marker of what was read last, and is taken for
         that unless the client has only just begun there.
         """
-        holes: lanes.Spans = {}
-        for topic, lane, expected, first in batch.joints():
+        holes: lanes.Holes = {}
+        for topic, lane, expected, first in batch.joints(self._starts):
             if first > expected + ((topic, lane) not in self._unproven):
-                holes[topic, lane] = expected, first
+                holes.setdefault((topic, lane), []).append((expected, first))
             elif first < expected:
                 raise Abort(f"{topic!r} lane {lane} went back to offset {first} from {expected}")
-        for topic, lane in lanes.holding(self._config, GROUP, holes) if holes else ():
-            expected, first = holes[topic, lane]
+        for topic, lane, expected, first in lanes.holding(self._config, GROUP, holes) if holes else ():
             raise Abort(f"{topic!r} lane {lane} went on at offset {first} instead of {expected}")
         self._unproven.difference_update(batch.runs)
 
@@ -329,7 +330,8 @@ class Worker:
             return False
         self._lanes = {number: Lane.of(state, self._names) for number, state in found.states.items()}
         self._consumer.assign([TopicPartition(p.topic, p.partition, found.starts[p.topic, p.partition]) for p in given])
-        self._given, self._owned, self._unproven = None, given, set(found.starts)
+        self._starts, self._unproven = dict(found.starts), set(found.starts)
+        self._given, self._owned = None, given
         self._mend_group(found)
         self._meter.lanes(len(self._lanes))
         self._log.info("lanes_assigned", lanes=sorted(self._lanes))

@@ -82,3 +82,23 @@ def test_bytes_without_end_are_no_time_and_cost_none() -> None:
     before = bytes(21 + 9)  # header, event id, and nine numbers and lengths of 0
     assert source_ts_ms(before + endless) is None
     assert source_ts_ms(before + b"\xff" * 9 + b"\1") == -(2**63)
+
+
+STEPS = st.sampled_from([-3, -1, 0, 1, 2, 5])
+
+
+@given(st.integers(3, 9), st.booleans(), st.lists(st.tuples(STEPS, st.integers(1, 3)), min_size=1, max_size=6))
+def test_each_chunk_that_does_not_go_on_where_the_last_one_ended_is_a_joint(
+    expected: int, recorded: bool, chunks: list[tuple[int, int]]
+) -> None:
+    """But for one offset, which a commit marker takes; the first record is one always, whatever the lane record knows."""
+    place = TOPICS[0], LANES[0]
+    made = batch({place[0]: expected} if recorded else {})
+    at, joints = expected, []
+    for number, (step, count) in enumerate(chunks):
+        first = at + step
+        if number == 0 or step not in (0, 1):
+            joints.append((*place, at, first))
+        take(made, [Read(*place, first + n) for n in range(count)])
+        at = first + count
+    assert list(made.joints({place: expected})) == joints

@@ -153,3 +153,20 @@ def test_a_record_that_is_none_stops_the_worker(board: Board) -> None:
     board.write(0, b"{}")
     with pytest.raises(HumanNeeded, match="partition 0 offset 0 is not a lane record"):
         board.recover()
+
+
+@pytest.mark.timeout(200)
+def test_of_all_holes_of_a_lane_the_first_that_holds_a_committed_record_is_found(board: Board) -> None:
+    """Records stand at 0, 2, 6, 8 and 10; markers behind each; 4 was aborted."""
+    for n in range(6):
+        board.write(1, lanes.encode(board.record(n)), commit=n != 2)
+    board.write(2, lanes.encode(board.record(0)))
+    board.write(2, lanes.encode(board.record(1)))
+    place, other = (board.topic, 1), (board.topic, 2)
+
+    def holding(holes: lanes.Holes) -> list[tuple[str, int, int, int]]:
+        return lanes.holding(board.config, board.topic, holes)
+
+    assert holding({place: [(3, 6), (7, 8)], other: [(1, 2)]}) == []
+    assert holding({place: [(3, 6), (7, 10)], other: [(1, 2)]}) == [(*place, 7, 10)]
+    assert holding({place: [(1, 6), (7, 10)]}) == [(*place, 1, 6)]

@@ -11,6 +11,7 @@ import time
 from typing import Any
 
 import pytest
+from confluent_kafka import Consumer, TopicPartition
 
 from bus.engine import bench, lanes
 from bus.engine.client import Stop
@@ -135,31 +136,38 @@ def test_the_lane_record_counts_and_not_the_groups_offsets(stage: Stage, offset:
     stage.check()
 
 
-@pytest.mark.parametrize("shift", [-7, 7])
+@pytest.mark.parametrize(("shift", "fresh"), [(-7, False), (7, False), (7, True)])
 def test_a_client_that_begins_at_the_wrong_place_costs_an_abort_and_nothing_else(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch, shift: int
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, shift: int, fresh: bool
 ) -> None:
-    """The group's client is trusted with nothing that the lane record can tell."""
+    """The group's client is trusted with nothing, even where the lane record knows no topic yet (`fresh`)."""
     stage.feed(1_200)
     run_here(stage, 600)
     honest, back = lanes.recover, Worker._back_to_last_commit
-    misled: list[str] = []
+    recovered: list[lanes.Recovered] = []
     told: list[str] = []
 
-    def mislead(*given: Any, **named: Any) -> lanes.Recovered:
+    class Misled(Consumer):
+        def assign(self, places: list[TopicPartition]) -> None:
+            if places and len(recovered) == 1:
+                ends = stage.watch.ends(d.topic for d in stage.datasets.values())
+                at = [(p.topic, p.partition, min(max(0, p.offset + shift), ends[p.topic, p.partition])) for p in places]
+                places = [TopicPartition(*place) for place in at]
+            super().assign(places)
+
+    def recover(*given: Any, **named: Any) -> lanes.Recovered:
         found = honest(*given, **named)
-        if misled:
-            return found
-        misled.append("once")
-        ends = stage.watch.ends(d.topic for d in stage.datasets.values())
-        starts = {place: min(max(0, at + shift), ends[place]) for place, at in found.starts.items()}
-        return dataclasses.replace(found, starts=starts)
+        recovered.append(found)
+        if fresh and len(recovered) == 1:
+            return dataclasses.replace(found, states={n: lanes.LaneState(s.seqs, {}) for n, s in found.states.items()})
+        return found
 
     def listen(worker: Worker, transactions: Transactions, reason: str) -> None:
         told.append(reason)
         back(worker, transactions, reason)
 
-    monkeypatch.setattr(lanes, "recover", mislead)
+    monkeypatch.setattr(lanes, "recover", recover)
+    monkeypatch.setattr("bus.engine.worker.Consumer", Misled)
     monkeypatch.setattr(Worker, "_back_to_last_commit", listen)
     run_here(stage, 1_200)
     stage.check()
