@@ -93,6 +93,7 @@ EVENTS: dict[str, str] = {
     "register_awaited": "a worker waits for the replica to be complete",
     "lanes_assigned": "this worker now owns these lanes",
     "lanes_revoked": "these lanes go to another worker",
+    "lanes_awaited": "where lanes stand could not be read, so they wait and it is tried again; `reason` says why",
     "transaction_aborted": "a Kafka transaction was aborted; the batch is read again",
     "consumer_replaced": "the group's coordinator shut this member out; it joins anew",
     "producer_replaced": "the producer was thrown away after an indefinite error",

@@ -327,6 +327,7 @@ class Worker:
             found = lanes.recover(self._config, GROUP, inputs)
         except KafkaException as error:
             client.check(error.args[0])
+            self._log.warning("lanes_awaited", lanes=sorted(inputs), reason=client.text(error))
             return False
         self._lanes = {number: Lane.of(state, self._names) for number, state in found.states.items()}
         self._consumer.assign([TopicPartition(p.topic, p.partition, found.starts[p.topic, p.partition]) for p in given])
