@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 from confluent_kafka import KafkaError, KafkaException
@@ -50,6 +52,8 @@ MEMBER = READER | {
 }
 """Settings of the engine's members of its group."""
 
+STUCK_SECONDS = 15.0
+"""Longest time for one watched call of the client: far more than any is asked or known to take."""
 PASSING = frozenset(
     {
         KafkaError._TRANSPORT,
@@ -97,6 +101,31 @@ class Stop:
         self.asked = True
         time.sleep(GRACE_SECONDS)
         os._exit(0)
+
+
+class Calls:
+    """Since when a call of the Kafka client is under way, for another thread to look at.
+
+        with calls: consumer.close()
+
+    A call may call back and be watched in there, too; what comes after the inner call has its own time.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock`: seconds."""
+        self._clock, self._depth, self._since = clock, 0, math.inf
+
+    def __enter__(self) -> None:
+        self._depth += 1
+        self._since = self._clock()
+
+    def __exit__(self, *_: object) -> None:
+        self._depth -= 1
+        self._since = self._clock() if self._depth else math.inf
+
+    def stuck(self) -> bool:
+        """Whether one does not return, as librdkafka 2.16's for offsets may not once the broker was restarted under it."""
+        return self._clock() - self._since > STUCK_SECONDS
 
 
 class HumanNeeded(RuntimeError):

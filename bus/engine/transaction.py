@@ -7,7 +7,6 @@ read again where things stand), or a human is needed.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,14 +14,12 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from bus.engine import client
-from bus.engine.client import HumanNeeded, Stop
+from bus.engine.client import Calls, HumanNeeded, Stop
 
 TRANSACTION_TIMEOUT_MS = 15_000
 """How long the broker keeps a silent worker's transaction open."""
 CALL_SECONDS = 30.0
 """Longest time for one step of the protocol, broker restarts included."""
-STUCK_SECONDS = 15.0
-"""Longest time for one call of the client, all of which are asked to return after _SLICE_SECONDS."""
 _SLICE_SECONDS = 0.5
 """A step is asked for in slices, so that a stop is noticed in between."""
 _PAUSE_SECONDS = 0.02
@@ -66,11 +63,9 @@ class Stopped(Exception):
 class Transactions:
     """One producer and its transactions. `open` says whether one is begun."""
 
-    def __init__(self, config: Mapping[str, Any], transactional_id: str, stop: Stop) -> None:
+    def __init__(self, config: Mapping[str, Any], transactional_id: str, stop: Stop, calls: Calls) -> None:
         """Raises HumanNeeded, Indefinite (try again) or Stopped. Fences earlier producers and ends what they left open."""
-        self._stop = stop
-        self._called = math.inf
-        """When the call began that is under way, monotonic seconds; inf between calls."""
+        self._stop, self._calls = stop, calls
         self.open = False
         settings = dict(config) | PRODUCER | {"transactional.id": transactional_id, "error_cb": client.ignore}
         self.producer = Producer(settings)
@@ -111,20 +106,14 @@ class Transactions:
         self.producer.purge()
         self.open = False
 
-    def stuck(self) -> bool:
-        """Whether a call does not return, as librdkafka 2.16's for offsets may not once the broker was restarted under it."""
-        return time.monotonic() - self._called > STUCK_SECONDS
-
     def _step(self, call: Callable[[float], object]) -> None:
         deadline = time.monotonic() + CALL_SECONDS
         while True:
             try:
-                self._called = time.monotonic()
-                call(_SLICE_SECONDS)
-                self._called = math.inf
+                with self._calls:
+                    call(_SLICE_SECONDS)
                 return
             except KafkaException as error:
-                self._called = math.inf
                 self._judge(error, deadline)
                 self.producer.poll(_PAUSE_SECONDS)
 

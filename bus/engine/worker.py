@@ -24,7 +24,7 @@ from bus.engine import client, lanes, policy
 from bus.engine.agreements import AgreementError
 from bus.engine.audit import AuditEncoder
 from bus.engine.batch import Batch
-from bus.engine.client import HumanNeeded, Stop
+from bus.engine.client import Calls, HumanNeeded, Stop
 from bus.engine.lanes import Lane
 from bus.engine.meter import Meter
 from bus.engine.plan import PlanError
@@ -100,6 +100,7 @@ class Worker:
         self._audit = AuditEncoder(self._name, self._policy.audit_schema_id)
         self._meter = Meter(clock_ms)
         self._replica = ReplicaReader(settings.home)
+        self._calls = Calls()
         self._transactions: Transactions | None = None
         self._lanes: dict[int, Lane] = {}
         self._given: list[TopicPartition] | None = None
@@ -140,15 +141,16 @@ class Worker:
             raise HumanNeeded(f"another process runs as {self._name}: give every worker its own index")
         self._log.warning("consumer_replaced")
         self._forget()
-        self._consumer.close()
+        with self._calls:
+            self._consumer.close()
         self._dead = False
         self._consumer = self._make_consumer()
         self._subscribe()
 
     def work(self) -> None:
         """Until asked to stop. Raises HumanNeeded and the other errors that `run` reports; Stopped in the middle of a step."""
+        self._transactions = self._new_producer()  # first of all: it ends what an earlier one left open
         self._await_register()
-        self._transactions = self._new_producer()
         self._subscribe()
         gc.collect()
         gc.freeze()
@@ -161,7 +163,7 @@ class Worker:
         """Ends the process when a call of the client does not return; its successor ends the open transaction. Never returns."""
         while True:
             time.sleep(WATCH_SECONDS)
-            if self._transactions is not None and self._transactions.stuck():
+            if self._calls.stuck():
                 self._log.error("process_failed", reason="a call of the Kafka client does not return: starting again")
                 os._exit(STUCK_STATUS)
 
@@ -189,7 +191,7 @@ class Worker:
         """Tried until it works: without a broker there is nothing else to do. Raises HumanNeeded, Stopped."""
         while True:
             try:
-                return Transactions(self._config, self._name, self._stop)
+                return Transactions(self._config, self._name, self._stop, self._calls)
             except Indefinite:
                 if self._stop.asked:
                     raise Stopped from None
@@ -231,7 +233,9 @@ class Worker:
             after = batch.close(self._audit)
         except KafkaException as error:
             raise Abort(client.text(error)) from error
-        transactions.commit(batch.offsets(), self._consumer.consumer_group_metadata())
+        with self._calls:
+            member = self._consumer.consumer_group_metadata()
+        transactions.commit(batch.offsets(), member)
         self._lanes |= after
         self._ended = time.monotonic()
         self._meter.committed(batch, began)
@@ -389,5 +393,6 @@ class Worker:
     def close(self) -> None:
         """Leave; an open transaction is ended by the next worker of this index, or by the broker in time."""
         self._transactions = None
-        self._consumer.close()
+        with self._calls:
+            self._consumer.close()
         self._replica.close()
