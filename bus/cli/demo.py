@@ -112,13 +112,13 @@ class Demo:
 
     def run(self) -> dict[str, Any] | None:
         """The account when `seconds` are over. Raises ConfigError and the errors of the parts; KeyboardInterrupt passes."""
-        from bus.cli import up
+        from bus.cli import measured, up
 
         self._prepare()
         up.start(self.settings)
         datasets, agreements = self._declared()
         domains = {d.domain for d in datasets.values()}
-        probe = self._probe(agreements)
+        probe = measured.probe(self.settings)
         life = threading.Thread(target=self._live, name="life", daemon=True)
         try:
             self._watch(life, domains, probe, agreements)
@@ -175,16 +175,6 @@ class Demo:
 
         datasets = dataset.load(self.settings.schemas)
         return datasets, agreements.load(self.settings, datasets)
-
-    def _probe(self, agreements: Mapping[str, Agreement]) -> Probe:
-        from bus import access
-        from bus.core import topics
-        from bus.ledger.decoding import Decoder
-        from bus.ledger.latency import Probe
-        from bus.registry import log
-
-        config = access.confluent(self.settings, "operator")
-        return Probe(config, [topics.agency(a) for a in agreements], Decoder(log.read(config)))
 
     def _live(self) -> None:
         from bus import access

@@ -24,23 +24,36 @@ def simulate(
 ) -> None:
     """Births, deaths, moves, marriages, land transfers, enrolments and more, in the embedded agencies' databases.
 
+    Where the bus of the home is up, it is also told how long a change takes from its commit to its delivery.
+
     Example: [bold]bus simulate --rate 200 --seconds 30[/]   or, on empty databases, [bold]bus simulate --people 5000[/]
     """
+    from bus.cli import measured
+    from bus.platform import presence
     from connectors import society
 
     settings = frame.settings(context)
     dsns = {domain: access.owner_dsn(settings, domain) for domain in society.domains() if domain not in settings.postgres.dsn}
     if people is not None and society.is_empty(dsns):
         _fill(dsns, people, seed)
+    ready = presence.is_up(settings) and (presence.read_start(settings) or {}).get("ready")
+    probe = measured.probe(settings) if ready else None
     started = time.monotonic()
     changes = _live(dsns, rate, seconds, seed)
     took = time.monotonic() - started
     total = sum(changes.values())
+    latency = None
+    if probe is not None:
+        probe.stop()
+        latency = probe.percentiles()
     if json:
-        frame.as_json({"changes": changes, "total": total, "seconds": round(took, 3), "rate": round(total / max(took, 0.001), 1)})
+        about = {"changes": changes, "total": total, "seconds": round(took, 3), "rate": round(total / max(took, 0.001), 1)}
+        frame.as_json(about | {"latency_ms": latency})
         return
     for name, count in changes.items():
         frame.out().print(f"{name:<26}{count:>10,}")
+    if latency is not None and latency["count"]:
+        frame.talk(f"From commit to delivery: p50 {latency['p50']:.0f} ms, p99 {latency['p99']:.0f} ms")
     frame.talk(f"{total:,} row changes in {took:.1f} s, {total / max(took, 0.001):,.0f} a second")
 
 
