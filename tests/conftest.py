@@ -23,8 +23,9 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("bus")
 
 
-if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a shell's background job: processes of the tests would inherit it
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+for _number, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(_number) == signal.SIG_IGN:  # as under nohup: the tests' processes would inherit it
+        signal.signal(_number, _usual)
 
 _SERVERS = {
     "tests/pipeline": "bus",

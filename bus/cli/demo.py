@@ -122,7 +122,6 @@ class Demo:
         life = threading.Thread(target=self._live, name="life", daemon=True)
         try:
             self._watch(life, domains, probe, agreements)
-            probe.stop()
             return self._account(datasets, agreements, probe)
         finally:
             probe.stop()
@@ -251,6 +250,7 @@ class Demo:
 
         frame.talk("Life is over; waiting until the last change is delivered")
         await_rest(self.settings, datasets, REST_SECONDS)
+        probe.stop()  # not before: what is still under way counts, too
         if self._failure is None and not self.quiet:
             with suppress(ConfigError):
                 from rich.console import Console
