@@ -82,12 +82,13 @@ def test_up_is_up_and_again_changes_nothing(up: Settings) -> None:
 
 def test_a_demo_on_a_bus_that_is_up_is_refused_and_leaves_it_alone(up: Settings) -> None:
     settings = up
-    before = ours(settings)
+    before = processes.records(settings)
     told = bus(settings.home, "demo", "--seconds", "1")
     assert told.returncode == 64
     assert "bus down" in told.stderr.splitlines()[-1]
     assert presence.is_up(settings)
-    assert ours(settings) == before
+    assert processes.records(settings) == before
+    assert all(record.process() for record in before)
 
 
 def test_a_killed_supervisor_is_named_and_the_next_one_takes_over(up: Settings) -> None:
