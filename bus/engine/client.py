@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 
 from confluent_kafka import KafkaError, KafkaException
@@ -52,8 +50,9 @@ MEMBER = READER | {
 }
 """Settings of the engine's members of its group."""
 
-STUCK_SECONDS = 15.0
-"""Longest time for one watched call of the client: far more than any is asked or known to take."""
+STUCK_LOOKS = 15
+"""How often a watched call of the client may be seen under way, at a look a second: far longer than any is asked or known to
+take."""
 PASSING = frozenset(
     {
         KafkaError._TRANSPORT,
@@ -104,28 +103,34 @@ class Stop:
 
 
 class Calls:
-    """Since when a call of the Kafka client is under way, for another thread to look at.
+    """Which call of the Kafka client is under way, for another thread to look at now and then.
 
         with calls: consumer.close()
 
-    A call may call back and be watched in there, too; what comes after the inner call has its own time.
+    A call may call back and be watched in there, too; what comes after the inner call has its own time. Counted are looks and
+    not seconds: while the whole process is stopped (SIGSTOP, a frozen container) nobody looks, and no call is to blame.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """`clock`: seconds."""
-        self._clock, self._depth, self._since = clock, 0, math.inf
+    def __init__(self) -> None:
+        self._depth = self._number = 0  # written by the calls' thread alone
+        self._seen = self._looks = 0  # written by the looking thread alone
 
     def __enter__(self) -> None:
+        self._number += 1
         self._depth += 1
-        self._since = self._clock()
 
     def __exit__(self, *_: object) -> None:
+        self._number += 1
         self._depth -= 1
-        self._since = self._clock() if self._depth else math.inf
 
     def stuck(self) -> bool:
-        """Whether one does not return, as librdkafka 2.16's for offsets may not once the broker was restarted under it."""
-        return self._clock() - self._since > STUCK_SECONDS
+        """A look. Whether the call under way was already so STUCK_LOOKS looks ago, as librdkafka 2.16's for offsets may be for
+        ever once the broker was restarted under it."""
+        if self._number != self._seen:
+            self._seen, self._looks = self._number, 0
+            return False
+        self._looks += 1
+        return self._depth > 0 and self._looks >= STUCK_LOOKS
 
 
 class HumanNeeded(RuntimeError):
