@@ -6,7 +6,7 @@ it is not read. In generated code `b` is the change event, `p` the register's re
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,18 +59,23 @@ class Projection:
     def data(self, row: Spans, register: Spans, constants: dict[str, Any]) -> list[str]:
         """Expressions of bytes whose concatenation is the projected row. Functions they call are added to `constants`."""
         made: list[str] = []
-        i = 0
-        while i < len(self.parts):
-            part, last = self.parts[i], self._run_end(i)
-            i = last + 1
+        for part, last in self.runs():
             if part.of_register:
                 made.append(_of_register(part, register[part.column], constants))
             elif part.masked.apply is None:
-                made.append(f"b[{row[part.column][0]}:{row[self.parts[last].column][1]}]")
+                made.append(f"b[{row[part.column][0]}:{row[last.column][1]}]")
             else:
                 start, end = row[part.column]
                 made.append(_apply(part, f"b[{start}:{end}]", constants))
         return made
+
+    def runs(self) -> Iterator[tuple[Part, Part]]:
+        """The parts in order, those that can share a slice as the first and the last of them."""
+        i = 0
+        while i < len(self.parts):
+            last = self._run_end(i)
+            yield self.parts[i], self.parts[last]
+            i = last + 1
 
     def _run_end(self, first: int) -> int:
         """The last part that can share a slice with the first."""

@@ -15,6 +15,8 @@ Keyed = Callable[[bytes], bytes]
 
 KEY_BYTES = 16
 SECRET_BYTES = 32
+ROW_KEY, PSEUDONYM = b"bus.row", b"bus.pseudonym"
+"""Names that keep the hashes of one secret apart (RFC 7693, section 2.8: personalization)."""
 
 
 def person_key(secret: bytes, pin: bytes) -> bytes:
@@ -25,7 +27,7 @@ def person_key(secret: bytes, pin: bytes) -> bytes:
 def row_key(secret: bytes, dataset: str, primary_key: bytes) -> bytes:
     """16 bytes for one row: `primary_key` is the concatenation of the key columns' Avro encodings, in schema order."""
     head = dataset.encode() + b"\0"
-    return hashlib.blake2b(head + primary_key, key=secret, digest_size=KEY_BYTES, person=b"bus.row").digest()
+    return hashlib.blake2b(head + primary_key, key=secret, digest_size=KEY_BYTES, person=ROW_KEY).digest()
 
 
 def agreement_secret(master: bytes, agreement: str) -> bytes:
@@ -35,18 +37,18 @@ def agreement_secret(master: bytes, agreement: str) -> bytes:
 
 def pseudonym(secret: bytes, value: bytes) -> bytes:
     """16 bytes: a keyed pseudonym of `value` under an agreement's secret."""
-    return hashlib.blake2b(value, key=secret, digest_size=KEY_BYTES, person=b"bus.pseudonym").digest()
+    return hashlib.blake2b(value, key=secret, digest_size=KEY_BYTES, person=PSEUDONYM).digest()
 
 
 def row_keys(secret: bytes, dataset: str) -> Keyed:
     """`row_key` of one dataset, with the secret taken in once: a third less work a call."""
-    begun = hashlib.blake2b(dataset.encode() + b"\0", key=secret, digest_size=KEY_BYTES, person=b"bus.row")
+    begun = hashlib.blake2b(dataset.encode() + b"\0", key=secret, digest_size=KEY_BYTES, person=ROW_KEY)
     return _continue(begun)
 
 
 def pseudonyms(secret: bytes) -> Keyed:
     """`pseudonym` under one secret, taken in once."""
-    return _continue(hashlib.blake2b(key=secret, digest_size=KEY_BYTES, person=b"bus.pseudonym"))
+    return _continue(hashlib.blake2b(key=secret, digest_size=KEY_BYTES, person=PSEUDONYM))
 
 
 def _continue(begun: hashlib.blake2b) -> Keyed:

@@ -29,7 +29,7 @@ DELIVERED, ROW_FILTER, VERDICT, INVISIBLE, NOT_IN_FORCE = (
 _UPDATE, _DELETE = (2 * CHANGE_OPS.index(op) for op in "ud")
 _OP_AT = frame.HEADER_BYTES + 16
 _SEQ = f"(SMALL[s] if s<{sequence.STEP} else LOW[s%{sequence.STEP}]+HIGH[s//{sequence.STEP}])"
-_TALLIES = 65_536
+TALLIES = 65_536
 _NULL, _PRESENT = b"\0", b"\2"
 """Branches of a nullable field."""
 
@@ -76,8 +76,8 @@ class Generator:
 
     def source(self) -> str:
         """The module: helper functions of the walk, then `handle`. Raises MatchError for columns that cannot be compared."""
-        verification = self._verification() if self.verifies else None
-        columns = sorted(self._columns(verification))
+        verification = self.verification() if self.verifies else None
+        columns = self.columns(verification)
         wanted = [f"{side}.{c}" for side in ("before", "after") for c in columns]
         walk = walk_source(derive.change(self.dataset), ["source.ts_ms", *wanted])
         self._ts = walk.spans["source.ts_ms"]
@@ -102,7 +102,7 @@ class Generator:
 
     # -- what the code refers to
 
-    def _verification(self) -> Verification:
+    def verification(self) -> Verification:
         roles = self.dataset.people
         pin = self.register.people[0].pin
         granted = {c for s in self.subscriptions for c in s.projection.register_columns()}
@@ -111,10 +111,11 @@ class Generator:
         other = person.reading(self.register, checked, "o", "k")
         return Verification(self.dataset, self.register, subject, other, self.secret, self.constants)
 
-    def _columns(self, verification: Verification | None) -> set[str]:
+    def columns(self, verification: Verification | None) -> list[str]:
+        """Columns of the row that are looked at."""
         pin = {self.dataset.people[0].pin} if self.dataset.people else set()
         granted = {c for s in self.subscriptions for c in s.projection.columns()}
-        return pin | granted | set(self.dataset.primary_key) | set(verification.columns() if verification else ())
+        return sorted(pin | granted | set(self.dataset.primary_key) | set(verification.columns() if verification else ()))
 
     def _scope(self) -> dict[str, Any]:
         scope: dict[str, Any] = {f"_{code.value}": code for code in DeadCode}
@@ -122,7 +123,7 @@ class Generator:
         scope["HEADER"], scope["VERIFIED"] = frame.header(self.change_id), frame.header(self.verified_id)
         scope["ROW_KEY"] = identity.row_keys(self.secret, self.dataset.name)
         scope["SHARED"] = [b"\2" + varint.encode(v) for v in range(len(VERDICTS))]
-        scope["DECISIONS"] = Memo(self._decisions, _TALLIES)
+        scope["DECISIONS"] = Memo(self.decisions, TALLIES)
         for j, s in enumerate(self.subscriptions):
             head = varint.encode_text(s.agreement.id) + s.agreement.grant_hash
             scope |= {f"HEAD{j}": frame.header(s.schema_id), f"OF{j}": head}
@@ -132,7 +133,7 @@ class Generator:
                 scope[f"ROW_KEY{j}"] = identity.row_keys(s.secret, self.dataset.name)
         return scope
 
-    def _decisions(self, tally: tuple[int, ...]) -> bytes:
+    def decisions(self, tally: tuple[int, ...]) -> bytes:
         """The array `decisions` of a tally."""
         ids = [s.agreement.id for s in self.subscriptions]
         made = b"".join(varint.encode_text(a) + varint.encode(o) for a, o in zip(ids, tally[1:], strict=True))
@@ -166,10 +167,13 @@ class Generator:
         """True when the subject's PIN changes between two PINs, or between one and none: capture makes two events of that."""
         if not self.dataset.people:
             return []
-        pin = self.dataset.people[0].pin
-        (a, a_end), (z, z_end) = self._before[pin], self._after[pin]
-        shortest = 3 if isinstance(self.dataset.fields[pin], list) else 2
+        (a, a_end), (z, z_end) = (side[self.dataset.people[0].pin] for side in (self._before, self._after))
+        shortest = self.shortest_pin()
         return [f"b[{a}:{a_end}]!=b[{z}:{z_end}] and ({a_end}-{a}>={shortest} or {z_end}-{z}>={shortest})"]
+
+    def shortest_pin(self) -> int:
+        """Bytes of the subject's PIN where there is one: a branch, a length, a digit."""
+        return 3 if isinstance(self.dataset.fields[self.dataset.people[0].pin], list) else 2
 
     def _another_row(self) -> list[str]:
         """True when a column of the primary key changes: the agencies would keep the row under its old key."""

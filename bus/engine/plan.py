@@ -29,6 +29,7 @@ from bus.core import identity, topics
 from bus.core.agreement import Agreement, Grant, Mask
 from bus.core.identity import SECRET_BYTES
 from bus.core.outcome import OUTCOMES, VERDICTS
+from bus.engine import native
 from bus.engine.generate import Generator, Subscription
 from bus.engine.verification import MatchError
 
@@ -63,7 +64,7 @@ class Plan:
     agreements: tuple[str, ...]
     handle: Handle
     source: str
-    """The generated Python, for people."""
+    """The generated Python: what the kernel does too, for people."""
 
     def verdict(self, tally: Tally) -> str:
         """'MATCH', …, or NO_VERDICT."""
@@ -81,9 +82,11 @@ def compile_plan(
     catalogue: Catalogue,
     secrets: Secrets,
     max_record_bytes: int,
+    *,
+    kernel: bool = True,
 ) -> Plan:
-    """Compile all grants on `dataset`. Raises PlanError for an agreement that does not fit, CatalogueError when a schema is
-    not registered as derived."""
+    """Compile all grants on `dataset`; with `kernel` in C where that can be had. Raises PlanError for an agreement that does
+    not fit, CatalogueError when a schema is not registered as derived."""
     found = [(slot, a, _subscribe(dataset, register, a, secrets.agreements)) for slot, a in enumerate(agreements)]
     subscriptions = []
     for slot, agreement, made in found:
@@ -100,9 +103,11 @@ def compile_plan(
         source = generator.source()
     except (MatchError, SchemaError) as error:
         raise PlanError(f"dataset {dataset.name!r}: {error}") from None
-    scope = generator.constants
-    exec(compile(source, f"<plan {dataset.name}>", "exec"), scope)  # noqa: S102 made here, of schemas and checked agreements
-    handle: Handle = scope["handle"]
+    handle: Handle | None = native.compile_native(generator) if kernel else None
+    if handle is None:
+        scope = generator.constants
+        exec(compile(source, f"<plan {dataset.name}>", "exec"), scope)  # noqa: S102 made here, of schemas and checked agreements
+        handle = scope["handle"]
     return Plan(dataset.name, dataset.topic, tuple(s.agreement.id for s in subscriptions), handle, source)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 from bus.avro import varint
@@ -34,6 +35,33 @@ Differs = Callable[[bytes, bytes], bool]
 
 class MatchError(ValueError):
     """A checked column cannot be compared with the register's; the message names both."""
+
+
+class How(Enum):
+    """The look that finds most values to agree, before the exact comparison is called."""
+
+    BYTES = 0
+    """Both have one encoding."""
+    ISO_DATE = 1
+    """A day against a text."""
+    YEAR = 2
+    """A year against the beginning of a text."""
+    CALL = 3
+    """None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """How one column of the row is compared with one field of the register. `lead`: bytes before a value that is there."""
+
+    lead: int
+    lead_theirs: int
+    how: How
+    differs: Any
+    """differs(ours, theirs), or differs[ours, theirs] if `paired`."""
+    paired: bool
+    form: Memo[bytes, bytes] | None
+    """ISO_DATE, YEAR: our value -> the register's text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +112,7 @@ class Verification:
         if k == 0:
             made.append(" p=person_of(key)")
         else:
-            self.constants.setdefault("KEY_OF", Memo(lambda pin: identity.person_key(self.secret, content(pin))))
+            self.constants.setdefault("KEY_OF", self.key_of())
             made.append(f" o=person_of(KEY_OF[b[{start}+{lead}:{end}]])")
         reading = self.other if k else self.subject
         made.append(f" if {reading.record} is None: " + self._result(k, role, NOT_FOUND, with_bytes=with_bytes))
@@ -96,7 +124,7 @@ class Verification:
         """The subject always is there; another person is absent when neither PIN nor any checked field is."""
         stated = self._result(k, role, NO_PIN, with_bytes=with_bytes)
         checked = [role.pin, *role.match.values()]
-        if k == 0 or not all(self._nullable(c) for c in checked):
+        if not self.may_be_absent(k):
             return [stated]
         absent = f"g{k}=-1" + (f"; w{k}=b''" if with_bytes else "")
         some = " or ".join(f"b[{row[c][0]}]" for c in checked)
@@ -105,7 +133,7 @@ class Verification:
     def _result(self, k: int, role: Role, verdict: int, *, with_bytes: bool) -> str:
         made = f"g{k}={verdict}"
         if with_bytes:
-            made += f"; w{k}={_head(role, verdict, ()) + NO_OFFSET!r}"
+            made += f"; w{k}={head_of(role, verdict, ()) + NO_OFFSET!r}"
         return made
 
     def _compare(self, k: int, role: Role, row: Spans, reading: Reading, *, with_bytes: bool) -> list[str]:
@@ -122,35 +150,58 @@ class Verification:
         for bit, (field, column) in enumerate(role.match.items()):
             made.append(f"if {self._differs(row[column], column, field, reading)}: m|={1 << bit}")
         made.append("if m: " + f"g{k}={MISMATCH}" + (f"; w{k}=HEADS{k}[m]+{reading.offset}" if with_bytes else ""))
-        made.append("else: " + f"g{k}={MATCH}" + (f"; w{k}={_head(role, MATCH, ())!r}+{reading.offset}" if with_bytes else ""))
-        self.constants[f"HEADS{k}"] = Memo(lambda m: _head(role, MISMATCH, [f for b, f in enumerate(role.match) if m >> b & 1]))
+        made.append("else: " + f"g{k}={MATCH}" + (f"; w{k}={head_of(role, MATCH, ())!r}+{reading.offset}" if with_bytes else ""))
+        self.constants[f"HEADS{k}"] = self.heads(role)
         return made
 
     def _differs(self, span: tuple[str, str], column: str, field: str, reading: Reading) -> str:
         """An expression that is true when row and register contradict each other: first a look that finds most to agree."""
-        ours, theirs = self.dataset.fields[column], self.register.fields[field]
-        (q, q_end), record, rule = reading.spans[field], reading.record, self._rule(field)
+        check = self.check(column, field)
+        (q, q_end), record, theirs = reading.spans[field], reading.record, check.lead_theirs
         value, known = f"b[{span[0]}:{span[1]}]", f"{record}[{q}:{q_end}]"
         name = f"DIFFERS_{column}_{field}"
-        exact = differs(ours, theirs, rule, f"{self.dataset.name}.{column}", f"{self.register.name}.{field}")
-        if rule == "sex":
-            self.constants[name] = Memo(lambda pair: exact(*pair), _FEW)
-            call = f"{name}[{value},{known}]"
-        else:
-            self.constants[name] = exact
-            call = f"{name}({value},{known})"
-        lead, lead_theirs = int(self._nullable(column)), int(split_null(theirs)[1])
-        content = f"{record}[{_after(q, lead_theirs)}:{q_end}]"
-        if scalar(ours) == scalar(theirs):
-            ours_at = f"b[{_after(span[0], lead)}:{span[1]}]"
-            return f"{value}!={known} and {call}" if lead == lead_theirs else f"{ours_at}!={content} and {call}"
-        if rule == "date" and scalar(theirs) == "string" and scalar(ours) == DATE:
-            self.constants[f"ISO{lead}"] = _ISO[lead]
-            return f"ISO{lead}[{value}]!={content} and {call}"
-        if rule == "date" and scalar(theirs) == "string" and scalar(ours) == "int":
-            self.constants[f"YEAR{lead}"] = _YEAR[lead]
-            return f"YEAR{lead}[{value}]!={record}[{_after(q, lead_theirs + 1)}:{_after(q, lead_theirs + 6)}] and {call}"
+        self.constants[name] = check.differs
+        call = f"{name}[{value},{known}]" if check.paired else f"{name}({value},{known})"
+        content = f"{record}[{_after(q, theirs)}:{q_end}]"
+        if check.how is How.BYTES:
+            ours_at = f"b[{_after(span[0], check.lead)}:{span[1]}]"
+            return f"{value}!={known} and {call}" if check.lead == theirs else f"{ours_at}!={content} and {call}"
+        if check.how is How.ISO_DATE:
+            self.constants[f"ISO{check.lead}"] = check.form
+            return f"ISO{check.lead}[{value}]!={content} and {call}"
+        if check.how is How.YEAR:
+            self.constants[f"YEAR{check.lead}"] = check.form
+            return f"YEAR{check.lead}[{value}]!={record}[{_after(q, theirs + 1)}:{_after(q, theirs + 6)}] and {call}"
         return call
+
+    def check(self, column: str, field: str) -> Check:
+        """How a column is compared with a register field. Raises MatchError."""
+        ours, theirs, rule = self.dataset.fields[column], self.register.fields[field], self._rule(field)
+        exact = differs(ours, theirs, rule, f"{self.dataset.name}.{column}", f"{self.register.name}.{field}")
+        paired = rule == "sex"
+        lead, lead_theirs = int(self._nullable(column)), int(split_null(theirs)[1])
+        how, form = How.CALL, None
+        if scalar(ours) == scalar(theirs):
+            how = How.BYTES
+        elif rule == "date" and scalar(theirs) == "string" and scalar(ours) == DATE:
+            how, form = How.ISO_DATE, _ISO[lead]
+        elif rule == "date" and scalar(theirs) == "string" and scalar(ours) == "int":
+            how, form = How.YEAR, _YEAR[lead]
+        known: Any = Memo(lambda pair: exact(*pair), _FEW) if paired else exact
+        return Check(lead, lead_theirs, how, known, paired, form)
+
+    def heads(self, role: Role) -> Memo[int, bytes]:
+        """Fields that differ, a bit each -> a `Verification` up to its register_offset."""
+        return Memo(lambda m: head_of(role, MISMATCH, [f for b, f in enumerate(role.match) if m >> b & 1]))
+
+    def key_of(self) -> Memo[bytes, bytes]:
+        """An encoded PIN -> its person key."""
+        return Memo(lambda pin: identity.person_key(self.secret, content(pin)))
+
+    def may_be_absent(self, k: int) -> bool:
+        """Whether role k is nobody where neither PIN nor any checked field is; the subject always is there."""
+        role = self.dataset.people[k]
+        return k > 0 and all(self._nullable(c) for c in (role.pin, *role.match.values()))
 
     def _rule(self, field: str) -> str:
         about = next(f for f in self.register.row["fields"] if f["name"] == field)
@@ -167,7 +218,7 @@ def _after(place: str, count: int) -> str:
     return f"{place}+{count}" if count else place
 
 
-def _head(role: Role, verdict: int, mismatched: Any) -> bytes:
+def head_of(role: Role, verdict: int, mismatched: Any) -> bytes:
     """A `Verification` up to its register_offset."""
     listed = varint.encode(len(mismatched)) + b"".join(map(varint.encode_text, mismatched)) if mismatched else b""
     return varint.encode_text(role.name) + varint.encode(verdict) + listed + b"\0"
