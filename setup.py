@@ -1,4 +1,4 @@
-"""The one thing pyproject.toml cannot say: the engine's kernel is built where there is a C compiler, and done without elsewhere."""
+"""What pyproject.toml cannot say: the kernel is built where there is a C compiler and Python's headers, else done without."""
 
 from setuptools import Extension, setup
 

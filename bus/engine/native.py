@@ -7,6 +7,7 @@ same reference.
 
 from __future__ import annotations
 
+import importlib
 import struct
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -20,11 +21,16 @@ from bus.core.outcome import VERDICTS, DeadCode
 from bus.engine.generate import TALLIES, Generator, Subscription
 from bus.engine.verification import MATCH, NO_OFFSET, NO_PIN, NOT_FOUND, Check, Verification, head_of
 
-try:
-    from bus.engine import _kernel
-except ImportError:  # no compiler when the package was installed
-    _kernel = None  # type: ignore[assignment]
 
+def _built() -> Any:
+    """The extension module, or None: no compiler when the package was installed."""
+    try:
+        return importlib.import_module("bus.engine._kernel")
+    except ImportError:
+        return None
+
+
+_kernel = _built()
 _KINDS = ("null", "boolean", "int", "long", "fixed", "bytes", "string", "enum", "record")
 """Place in the list = enum Kind in walk.h."""
 _SIZES = {"float": 4, "double": 8}

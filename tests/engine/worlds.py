@@ -3,17 +3,21 @@ that rows meet people, filters and each other often."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, cast
 
 from hypothesis import strategies as st
 
 from bus.avro import derive
 from bus.avro.catalogue import Catalogue, record_subject, value_subject
 from bus.avro.dataset import Dataset, Role
+from bus.avro.frame import Malformed
 from bus.core.agreement import Agreement, Grant, GrantedField, Mask
 from bus.core.outcome import VERDICTS
+from bus.engine import native
 from bus.engine.person import compile_packer
-from bus.engine.plan import Plan, Secrets, compile_plan, delivery_schemas
+from bus.engine.plan import Handle, PersonOf, Plan, Record, Secrets, Tally, compile_plan, delivery_schemas
 from tests.engine.reference import Known, Reference, Row, World, frame
 
 PERSON_SECRET, AGREEMENT_SECRET = b"p" * 32, b"a" * 32
@@ -158,6 +162,31 @@ def agreements(draw: st.DrawFn, dataset: Dataset, register: Dataset) -> tuple[Ag
     return tuple(made)
 
 
+def both(one: Handle, other: Handle) -> Handle:
+    """The kernel's work, held to what the generated Python does with the same event: results, effects and refusals."""
+
+    def run(work: Handle, given: tuple[Any, ...], seqs: list[int], out: list[Record]) -> tuple[Any, ...]:
+        try:
+            value, key, person_of, force = given
+            return work(value, key, person_of, seqs, force, out), None
+        except Malformed as bad:
+            return None, bad.code
+
+    def handle(
+        value: bytes | None, key: bytes, person_of: PersonOf, seqs: list[int], force: Sequence[bool], out: list[Record]
+    ) -> Tally:
+        given, mirrored, written = (value, key, person_of, force), list(seqs), list[Record]()
+        begun = len(out)
+        told, refused = run(one, given, seqs, out)
+        assert (told, refused) == run(other, given, mirrored, written), "the kernel decides as the Python does"
+        assert (seqs, out[begun:]) == (mirrored, written), "the kernel writes what the Python writes"
+        if refused is not None:
+            raise Malformed(refused)
+        return cast("Tally", told)
+
+    return handle
+
+
 class Stage:
     """A world, its plan, and the reference, ready to be fed the same events."""
 
@@ -176,7 +205,10 @@ class Stage:
         self.change_id = ids[value_subject(dataset.topic)]
         self.reference = Reference(self.world, self.schemas)
         secrets = Secrets(PERSON_SECRET, AGREEMENT_SECRET)
-        self.plan: Plan = compile_plan(dataset, register, agreed, self.catalogue, secrets, MAX_RECORD_BYTES)
+        made, python = (
+            compile_plan(dataset, register, agreed, self.catalogue, secrets, MAX_RECORD_BYTES, kernel=k) for k in (True, False)
+        )
+        self.plan: Plan = replace(made, handle=both(made.handle, python.handle)) if native.available() else python
         self.seqs = [0] * len(agreed)
         self.replica = packed(self.world)
 
