@@ -62,8 +62,8 @@ def fail(text: str) -> None:
 def fingerprint() -> str:
     """Changes with whatever the environment is made from."""
     found = hashlib.sha256(sys.version.encode())
-    for name in ("uv.lock", "pyproject.toml"):
-        found.update((ROOT / name).read_bytes())
+    for path in (ROOT / "uv.lock", ROOT / "pyproject.toml", ROOT / "setup.py", *sorted((ROOT / "bus/engine/kernel").iterdir())):
+        found.update(path.read_bytes())
     return found.hexdigest()
 
 
