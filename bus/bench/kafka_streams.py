@@ -243,7 +243,8 @@ class KafkaStreams:
             ends = bench.Watch(self._settings, self.group).ends(self.inputs)
             places = [TopicPartition(topic, lane, end) for (topic, lane), end in ends.items()]
             asked = [ConsumerGroupTopicPartitions(self.group, places)]
-            AdminClient(self._config).alter_consumer_group_offsets(asked)[self.group].result(30)
+            admin = AdminClient(self._config)  # kept in a variable: one that is collected never answers
+            admin.alter_consumer_group_offsets(asked)[self.group].result(30)
 
     def start(self, steady: bool) -> list[Process]:
         told = {

@@ -35,8 +35,8 @@ LOCK = Path(__file__).with_name("kafka.lock.toml")
 _PARALLEL = 6
 _ATTEMPTS = 3
 _TIMEOUT_SECONDS = 30
-_TYPICAL_BYTES, _TYPICAL_JARS = 44_000_000, 46
-"""What the broker's jars weigh together, and how many there are; for the progress bar only."""
+_TYPICAL_BYTES, _HEAVY_BYTES = 950_000, {"rocksdbjni": 76_000_000}
+"""What a jar weighs, for the progress bar only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,8 @@ def _only_one(place: Path) -> Iterator[None]:
 
 def _download(missing: list[Locked], place: Path) -> None:
     counting = threading.Lock()
-    with talk.downloading(f"Downloading Kafka ({len(missing)} jars)", _TYPICAL_BYTES * len(missing) // _TYPICAL_JARS) as advance:
+    expected = sum(_HEAVY_BYTES.get(one.artifact, _TYPICAL_BYTES) for one in missing)
+    with talk.downloading(f"Downloading Kafka ({len(missing)} jars)", expected) as advance:
 
         def received(count: int) -> None:
             with counting:
