@@ -16,7 +16,8 @@ import fastavro
 from confluent_kafka import Producer
 
 from bus import access, platform
-from bus.avro import catalogue, dataset, frame
+from bus.avro import catalogue, dataset, derive, frame
+from bus.avro.catalogue import Catalogue
 from bus.avro.dataset import Dataset
 from bus.bench import contestants
 from bus.bench.contestants import LANES, Decode, Encode, Process
@@ -148,7 +149,7 @@ class Ours:
 
     def fill_register(self) -> dict[str, float]:
         filling = bench.Filling(self._settings, self._datasets, self._workload.people)
-        filling.produce(self._persons())
+        filling.produce(self.persons(registry.read(self._config)))
         filling.streams(self._register)
         began = time.monotonic()
         log = self._log("register")
@@ -160,21 +161,20 @@ class Ours:
         finally:
             bench.stop(register)
 
-    def _persons(self) -> Iterator[tuple[str, bytes, bytes]]:
-        encoder = self._encoder(self._register)
+    def persons(self, found: Catalogue) -> Iterator[tuple[str, bytes, bytes]]:
+        """(topic, key, value) of the register's change events."""
+        encoder = _encoder(found, self._register)
         known: Any = None
         for number, (row, again) in enumerate(self._workload.persons()):
             op, before = ("u", known) if again else ("c", None)
             yield self._register.topic, self._key(row[PIN]), encoder.encode(number, op, before, row, BASE_MS)
             known = row
 
-    def _encoder(self, one: Dataset) -> Encoder:
-        found = registry.read(self._config).latest(catalogue.value_subject(one.topic))
-        assert found is not None
-        return Encoder(one, found.id)
-
     def encoder(self) -> Encode:
-        encoders = {domain: self._encoder(self._datasets[name]) for domain, name in self._names.items()}
+        return self.encoding(registry.read(self._config))
+
+    def encoding(self, found: Catalogue) -> Encode:
+        encoders = {domain: _encoder(found, self._datasets[name]) for domain, name in self._names.items()}
         places = {domain: topics.change(name) for domain, name in self._names.items()}
         key = self._key
 
@@ -185,7 +185,9 @@ class Ours:
         return encode
 
     def decoder(self) -> Decode:
-        found = registry.read(self._config)
+        return self.decoding(registry.read(self._config))
+
+    def decoding(self, found: Catalogue) -> Decode:
         schemas = {i: fastavro.parse_schema(_bare(json.loads(found.schema(i)))) for i in found.ids().values()}
         deliveries = frozenset(self._deliveries)
 
@@ -239,6 +241,10 @@ def _lane_records(config: dict[str, Any], inputs: dict[int, dict[str, int]]) -> 
         producer.produce(topics.LANES, lanes.encode(lanes.LaneState({}, places)), lanes.KEY, partition=lane)
     if producer.flush(30):
         raise RuntimeError("the lane records were not delivered")
+
+
+def _encoder(found: Catalogue, one: Dataset) -> Encoder:
+    return Encoder(one, found.id_for(catalogue.value_subject(one.topic), derive.change(one)))
 
 
 def _tuple(record: dict[str, Any] | None) -> Values | None:
