@@ -8,13 +8,14 @@ MAKEFLAGS += --no-print-directory
 VENV := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint dev soak check-python
+.PHONY: help setup demo bench test lint dev soak check-python
 
 help:
 	@echo 'make setup   make .venv: then .venv/bin/bus is ready'
 	@echo 'make demo    the whole flow on mock agencies; ARGS="--seconds 60 --json" goes to `bus demo`'
 	@echo 'make test    style, types, import rules and tests'
 	@echo 'make lint    the same without the tests'
+	@echo 'make bench   the engine beside Kafka Streams; ARGS="--rounds 1 --without-streams" goes to `bus bench`'
 	@echo 'make soak    the tests of the whole flow, for longer and with more people'
 
 check-python:
@@ -28,6 +29,9 @@ dev: check-python
 
 demo: setup
 	@exec $(VENV)/bus demo $(ARGS)
+
+bench: setup
+	@exec $(VENV)/bus bench $(ARGS)
 
 lint: dev
 	$(VENV)/ruff check .

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from bus.cli import demo, doctor, down, frame, replay, run, simulate, status, tail, topics, up
+from bus.cli import bench, demo, doctor, down, frame, replay, run, simulate, status, tail, topics, up
 
 app = typer.Typer(
     name="bus",
@@ -43,6 +43,7 @@ app.command()(topics.topics)
 app.command()(tail.tail)
 app.command()(replay.replay)
 app.command()(simulate.simulate)
+app.command()(bench.bench)
 app.add_typer(run.app, name="run", help="Run one process of the bus in the foreground; `bus up` runs them all.")
 
 

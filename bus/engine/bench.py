@@ -32,6 +32,7 @@ from bus.config import Settings
 from bus.core import topics
 from bus.engine import bench_steady
 from bus.engine.bench_events import Events
+from bus.engine.worker import GROUP
 from bus.platform import broker
 from bus.registry import log as registry
 
@@ -114,38 +115,43 @@ class Filling:
 
     def produce(self, records: Iterable[tuple[str, bytes, bytes]]) -> int:
         """Raises RuntimeError when one could not be delivered."""
-        producer = Producer(
-            self._config
-            | {
-                "partitioner": "murmur2_random",
-                "compression.type": "lz4",
-                "enable.idempotence": True,
-                "linger.ms": 50,
-                "message.max.bytes": 8_000_000,
-                "queue.buffering.max.messages": 100_000,
-                "delivery.report.only.error": True,
-            }
-        )
-        count, lost = 0, list[Any]()
-        for count, (topic, key, value) in enumerate(records, 1):  # noqa: B007
-            while True:
-                try:
-                    producer.produce(topic, value, key, on_delivery=lambda error, _: lost.append(error))
-                    break
-                except BufferError:
-                    producer.poll(0.05)
-        producer.flush(60)
-        if lost or len(producer):
-            raise RuntimeError(f"{len(lost)} records were not delivered: {lost[:1]}")
-        return count
+        return produce(self._config, records)
+
+
+def produce(config: dict[str, Any], records: Iterable[tuple[str, bytes, bytes]]) -> int:
+    """Put (topic, key, value) records where they belong; their number. Raises RuntimeError when one could not be delivered."""
+    producer = Producer(
+        config
+        | {
+            "partitioner": "murmur2_random",
+            "compression.type": "lz4",
+            "enable.idempotence": True,
+            "linger.ms": 50,
+            "message.max.bytes": 8_000_000,
+            "queue.buffering.max.messages": 100_000,
+            "delivery.report.only.error": True,
+        }
+    )
+    count, lost = 0, list[Any]()
+    for count, (topic, key, value) in enumerate(records, 1):  # noqa: B007
+        while True:
+            try:
+                producer.produce(topic, value, key, on_delivery=lambda error, _: lost.append(error))
+                break
+            except BufferError:
+                producer.poll(0.05)
+    producer.flush(60)
+    if lost or len(producer):
+        raise RuntimeError(f"{len(lost)} records were not delivered: {lost[:1]}")
+    return count
 
 
 class Watch:
     """How far the group has come, and how much the topics hold."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, group: str = GROUP) -> None:
         given = access.confluent(settings, "admin") | {"log_level": 0}
-        self._consumer = Consumer(given | {"group.id": "bus-engine", "enable.auto.commit": False})
+        self._consumer = Consumer(given | {"group.id": group, "enable.auto.commit": False})
         self._admin = AdminClient(given)
 
     def ends(

@@ -1,7 +1,7 @@
 """Kafka's jars: resolved once by jgo into kafka.lock.toml, fetched from Maven Central by that list, checksums verified.
 
 They are kept once per user in $XDG_CACHE_HOME/lien-thong/jars (default ~/.cache), so that several homes share them.
-`python -m bus.platform.jars` resolves again and rewrites the lock file after a change of KAFKA or LOGGING.
+`python -m bus.platform.jars` resolves again and rewrites the lock file after a change of WANTED.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import threading
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,12 +29,14 @@ if TYPE_CHECKING:
 
 KAFKA = "org.apache.kafka:kafka_2.13:4.3.1"
 LOGGING = "org.apache.logging.log4j:log4j-slf4j-impl:2.25.4"
+WANTED = ((KAFKA, False), (LOGGING, True))
+"""log4j is raw: its own build manages an older Kafka."""
 LOCK = Path(__file__).with_name("kafka.lock.toml")
 _PARALLEL = 6
 _ATTEMPTS = 3
 _TIMEOUT_SECONDS = 30
-_TYPICAL_BYTES = 44_000_000
-"""What the locked jars weigh together; for the progress bar only."""
+_TYPICAL_BYTES, _HEAVY_BYTES = 950_000, {"rocksdbjni": 76_000_000}
+"""What a jar weighs, for the progress bar only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +51,9 @@ class Locked:
         return f"{self.group}.{self.artifact}-{self.version}.jar"
 
 
-def locked() -> list[Locked]:
-    """What the lock file lists. It has jgo's format; jgo itself is imported to download only, as that takes half a second."""
-    document = tomllib.loads(LOCK.read_text(encoding="utf-8"))
+def locked(lock: Path = LOCK) -> list[Locked]:
+    """What a lock file lists. It has jgo's format; jgo itself is imported to download only, as that takes half a second."""
+    document = tomllib.loads(lock.read_text(encoding="utf-8"))
     return [Locked(d["groupId"], d["artifactId"], d["version"], d["sha256"]) for d in document["dependencies"]]
 
 
@@ -60,11 +62,11 @@ def cache() -> Path:
     return Path(base) / "lien-thong" / "jars"
 
 
-def fetch(directory: Path | None = None) -> list[Path]:
-    """Paths of all jars, downloading what is missing or damaged. Raises ConfigError when one cannot be had."""
+def fetch(directory: Path | None = None, lock: Path = LOCK) -> list[Path]:
+    """Paths of all jars of a lock file, downloading what is missing or damaged. Raises ConfigError when one cannot be had."""
     place = directory or cache()
     place.mkdir(parents=True, exist_ok=True)
-    wanted = locked()
+    wanted = locked(lock)
     with _only_one(place):
         missing = [one for one in wanted if not _intact(place / one.file, one)]
         if missing:
@@ -89,7 +91,8 @@ def _only_one(place: Path) -> Iterator[None]:
 
 def _download(missing: list[Locked], place: Path) -> None:
     counting = threading.Lock()
-    with talk.downloading(f"Downloading Kafka ({len(missing)} jars)", _TYPICAL_BYTES) as advance:
+    expected = sum(_HEAVY_BYTES.get(one.artifact, _TYPICAL_BYTES) for one in missing)
+    with talk.downloading(f"Downloading Kafka ({len(missing)} jars)", expected) as advance:
 
         def received(count: int) -> None:
             with counting:
@@ -133,22 +136,24 @@ def _context(repository: Path, received: Callable[[int], None]) -> jgo.maven.Mav
     return jgo.maven.MavenContext(resolver, repo_cache=repository, local_repos=[], timeout=_TIMEOUT_SECONDS)
 
 
-def resolve(scratch: Path) -> jgo.env.LockFile:
-    """The lock file for KAFKA and LOGGING: exact versions with the SHA-256 of each jar. Uses the network."""
+def resolve(scratch: Path, name: str, wanted: Sequence[tuple[str, bool]]) -> jgo.env.LockFile:
+    """A lock file: exact versions with the SHA-256 of each jar. `wanted`: (group:artifact:version, raw). Uses the network.
+
+    What its own build manages (another version of Kafka, say) reaches nobody else from a raw one.
+    """
     import jgo.env
     import jgo.parse
 
     context = _context(scratch, lambda _: None)
     dependencies = []
-    # LOGGING is raw: the versions that log4j's own build manages (an older Kafka among them) must not reach ours
-    for coordinate, raw in ((KAFKA, False), (LOGGING, True)):
+    for coordinate, raw in wanted:
         group, artifact, version = coordinate.split(":")
         parsed = jgo.parse.Coordinate(groupId=group, artifactId=artifact, version=version, scope="compile", raw=raw)
         dependencies.append(context.create_dependency(parsed))
     inputs, transitive = context.resolver.resolve(dependencies)
-    return jgo.env.LockFile.from_resolved_dependencies([*inputs, *transitive], environment_name="kafka", min_java_version=17)
+    return jgo.env.LockFile.from_resolved_dependencies([*inputs, *transitive], environment_name=name, min_java_version=17)
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as directory:
-        resolve(Path(directory)).save(LOCK)
+        resolve(Path(directory), "kafka", WANTED).save(LOCK)

@@ -124,7 +124,7 @@ def test_half_written_records_and_records_of_the_dead_are_no_processes(settings:
 def test_a_damaged_jar_is_fetched_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = {path.name: path for path in jars.fetch()}
     small = sorted(jars.locked(), key=lambda one: whole[one.file].stat().st_size)[:3]
-    monkeypatch.setattr(jars, "locked", lambda: small)
+    monkeypatch.setattr(jars, "locked", lambda _: small)
     fetched: list[str] = []
 
     def download(missing: list[jars.Locked], place: Path) -> None:
