@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import shutil
 import sys
@@ -111,7 +112,8 @@ def _steadies(settings: Settings, order: Order) -> list[Figures]:
     for name in order.names:
         say(f"{name}: {order.rate:,} events a second for {order.seconds} s after {steady.WARM_UP_SECONDS:.0f} s")
         one = filling.contestant(name, settings, order.load)
-        filling.fill(settings, name, order.load)
+        # without drains before, the register is all that is needed
+        filling.fill(settings, name, order.load if order.rounds else dataclasses.replace(order.load, events=1))
         filling.spoil(settings, name)  # from here on the inputs hold more
         one.reset(at_end=True)
         found, expected = steady.measure(settings, one, order.load, order.rate, order.seconds)
