@@ -7,6 +7,7 @@ read again where things stand), or a human is needed.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -103,7 +104,8 @@ class Transactions:
 
     def discard(self) -> None:
         """Drop the producer with all that it still holds; the broker aborts its transaction when the next one begins."""
-        self.producer.purge()
+        with contextlib.suppress(KafkaException):  # of one that was fenced, which holds nothing any more
+            self.producer.purge()
         self.open = False
 
     def _step(self, call: Callable[[float], object]) -> None:

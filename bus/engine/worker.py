@@ -312,7 +312,7 @@ class Worker:
             self._meter.aborted()
             try:
                 self._transactions.abort()
-            except (Indefinite, Stopped):
+            except (Indefinite, Stopped, KafkaException):
                 self._transactions.discard()  # `begin` of the next batch fails and a new producer is made
         consumer.unassign()
 
