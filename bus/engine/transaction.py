@@ -7,7 +7,6 @@ read again where things stand), or a human is needed.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -104,8 +103,7 @@ class Transactions:
 
     def discard(self) -> None:
         """Drop the producer with all that it still holds; the broker aborts its transaction when the next one begins."""
-        with contextlib.suppress(KafkaException):  # of one that was fenced, which holds nothing any more
-            self.producer.purge()
+        self.producer.purge()
         self.open = False
 
     def _step(self, call: Callable[[float], object]) -> None:
@@ -117,7 +115,14 @@ class Transactions:
                 return
             except KafkaException as error:
                 self._judge(error, deadline)
-                self.producer.poll(_PAUSE_SECONDS)
+                self._pause()
+
+    def _pause(self) -> None:
+        """confluent-kafka raises a fatal error (another producer has taken our place, say) from whichever poll it comes in."""
+        try:
+            self.producer.poll(_PAUSE_SECONDS)
+        except KafkaException as error:
+            raise Indefinite(client.text(error)) from error
 
     def _judge(self, error: KafkaException, deadline: float) -> None:
         """Return to try again; else raise what the error means."""

@@ -312,7 +312,7 @@ class Worker:
             self._meter.aborted()
             try:
                 self._transactions.abort()
-            except (Indefinite, Stopped, KafkaException):
+            except (Indefinite, Stopped):
                 self._transactions.discard()  # `begin` of the next batch fails and a new producer is made
         consumer.unassign()
 
