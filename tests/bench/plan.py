@@ -1,6 +1,7 @@
 """How long a plan takes for an event: `python -m tests.bench.plan [dataset]`, on this checkout's schemas and agreements.
 
-Prints CPU time per event of creates about different people, all with a PIN and known to the register, and of updates.
+Prints CPU time per event of creates about different people, all with a PIN and known to the register, and of updates, by the
+generated Python and by the kernel.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from bus.avro.dataset import Dataset
 from bus.config import Settings
 from bus.core import topics
 from bus.core.identity import person_key
-from bus.engine import agreements
+from bus.engine import agreements, native
 from bus.engine.person import compile_packer
 from bus.engine.plan import Record, Secrets, compile_plan, delivery_schemas
 from tests.engine.reference import Row, frame
@@ -81,7 +82,11 @@ def main(name: str) -> None:
     for subject, schema in wanted.items():
         if entry := catalogue.propose(subject, schema):
             catalogue.add(entry)
-    plan = compile_plan(dataset, register, agreed, catalogue, SECRETS, settings.engine.max_record_bytes)
+    plans = {
+        how: compile_plan(dataset, register, agreed, catalogue, SECRETS, settings.engine.max_record_bytes, kernel=kernel)
+        for how, kernel in (("python", False), ("kernel", True))
+        if native.available() or not kernel
+    }
     people = [person(rng, register, i) for i in range(EVENTS)]
     pack, replica = compile_packer(register), {}
     for offset, row in enumerate(people):
@@ -100,8 +105,10 @@ def main(name: str) -> None:
             event = envelope(op, row | {"province_code": "01"} if op == "u" else None, row)
             pin = row[dataset.people[0].pin] if dataset.people else "0"
             events.append((frame(change_id, derive.change(dataset), event), person_key(SECRETS.person, pin.encode())))
-        best = min(_round(plan, events, replica, len(agreed)) for _ in range(ROUNDS))
-        print(f"{name} {op}: {best[0]:.1f} µs/event, {len(plan.agreements)} agreements, {best[1]:.1f} records/event, {best[2]}")
+        for how, plan in plans.items():
+            best = min(_round(plan, events, replica, len(agreed)) for _ in range(ROUNDS))
+            told = f"{len(plan.agreements)} agreements, {best[1]:.1f} records/event, {best[2]}"
+            print(f"{name} {op} {how}: {best[0]:.1f} µs/event, {told}")
 
 
 def _round(plan: Any, events: list[tuple[bytes, bytes]], replica: dict[bytes, bytes], slots: int) -> tuple[float, float, Any]:
