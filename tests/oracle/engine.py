@@ -18,7 +18,8 @@ class Due(NamedTuple):
 
     event: Event
     dataset: str
-    expected: Expected
+    possible: list[Expected]
+    """One, or several of one outcome where it is not on record which version of somebody the old verdict was found with."""
     rule: Rule
     number: int
     """Its place among the due ones of its dataset and lane."""
@@ -41,6 +42,11 @@ def check(history: History, report: Report) -> None:
         _Topic(history, agreement.id, plans[agreement.id], report).check()
     for stray in history.deliveries.keys() - plans.keys():
         report.add("misrouted", topics.agency(stray), "a topic without an agreement")
+
+
+def fitting(delivery: Delivery, possible: list[Expected]) -> Expected:
+    """What the delivery must be: of several possibilities the one with its op and verdict, else the first, which it misses."""
+    return next((e for e in possible if (e.op, e.verdict) == (delivery.op, delivery.verdict)), possible[0])
 
 
 class _Dataset:
@@ -105,7 +111,8 @@ class _Dataset:
         outcomes = {d["agreement"]: d["outcome"] for d in verified.decisions}
         for rule in self.rules:
             name = rule.agreement.id
-            expected = self._expected(rule, verified, verdict, before, outcomes.get(name, ""))
+            possible = self._expected(rule, verified, verdict, before, outcomes.get(name, ""))
+            expected = possible[0]
             self.report.facts["decisions"] += 1
             if outcomes.get(name) != expected.outcome:
                 self.report.add(
@@ -115,17 +122,17 @@ class _Dataset:
             if expected.outcome == "DELIVERED":
                 number = self.numbers[(name, event.lane)]
                 self.numbers[(name, event.lane)] += 1
-                plans[name].due[sent_as] = Due(event, self.name, expected, rule, number)
+                plans[name].due[sent_as] = Due(event, self.name, possible, rule, number)
             else:
                 plans[name].withheld[sent_as] = expected.outcome
 
-    def _expected(self, rule: Rule, verified: Verified, verdict: str, before: list[str], recorded: str) -> Expected:
-        """Where several old verdicts are possible, the outcome that was recorded is taken if one of them leads to it."""
+    def _expected(self, rule: Rule, verified: Verified, verdict: str, before: list[str], recorded: str) -> list[Expected]:
+        """Where several old verdicts are possible, those that lead to the outcome that was recorded, if any does."""
         some, always = in_force(rule.agreement, verified.event.timestamp_ms, self.history.now_ms)
         if not some or (not always and recorded == "NOT_IN_FORCE"):
-            return Expected("NOT_IN_FORCE")
+            return [Expected("NOT_IN_FORCE")]
         possible = [rule.expect(verified.event, verdict, old, verified.person, verified.person) for old in before]
-        return next((e for e in possible if e.outcome == recorded), possible[0])
+        return [e for e in possible if e.outcome == recorded] or possible[:1]
 
     def _dead_letters(self) -> set[tuple[int, int]]:
         """Offsets of inputs that became dead letters; each must be an undecodable input, its bytes untouched."""
@@ -195,11 +202,11 @@ class _Topic:
                 self.report.add(
                     "lost",
                     where,
-                    f"op {due.expected.op} of @{due.event.offset} in {topics.verified(due.dataset)} is not delivered",
+                    f"op {due.possible[0].op} of @{due.event.offset} in {topics.verified(due.dataset)} is not delivered",
                 )
 
     def _compare(self, where: str, delivery: Delivery, due: Due) -> None:
-        expected, event = due.expected, due.event
+        expected, event = fitting(delivery, due.possible), due.event
         if delivery.dataset != due.dataset or delivery.lane != event.lane:
             self.report.add("wrong-key", where, f"another dataset or lane than {due.dataset}[{event.lane}]")
         stream = (due.dataset, delivery.lane)
@@ -213,14 +220,14 @@ class _Topic:
         }
         if differing := [name for name, (left, right) in pairs.items() if left != right]:
             self.report.add("wrong-field", where, f"differs in {', '.join(differing)}")
-        self._data(where, delivery, due)
+        self._data(where, delivery, due, expected)
         self._names(where, delivery, due)
 
-    def _data(self, where: str, delivery: Delivery, due: Due) -> None:
-        wanted, got = due.expected.data, delivery.data
+    def _data(self, where: str, delivery: Delivery, due: Due, expected: Expected) -> None:
+        wanted, got = expected.data, delivery.data
         if (wanted is None) != (got is None):
             kind = "leaked-field" if wanted is None else "wrong-field"
-            self.report.add(kind, where, f"data must {'' if wanted is None else 'not '}be null for op {due.expected.op}")
+            self.report.add(kind, where, f"data must {'' if wanted is None else 'not '}be null for op {expected.op}")
         elif wanted is not None and got is not None and wanted != got:
             if extra := sorted(got.keys() - wanted.keys()):
                 self.report.add("leaked-field", where, f"carries {', '.join(extra)}, which the agreement does not grant")

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.oracle.engine import fitting
 from tests.oracle.expectation import Expected, Rule, gravest, in_force
-from tests.oracle.history import Agreement, Event, Grant
+from tests.oracle.history import Agreement, Delivery, Event, Grant
 from tests.oracle.people import same
 from tests.oracle.synthetic_world import AGREEMENT_SECRET, BIRTH, PERSON
 from tests.oracle.values import UNCONVERTIBLE, Row, converters, date_text, days
@@ -168,3 +169,12 @@ def test_values_from_jsonb() -> None:
     assert convert["b"]("\\x00ff") == b"\0\xff"
     assert convert["f"](Decimal("0.1")) != 0.1
     assert convert["j"]({"b": 1, "a": [Decimal("1.5")]}) == '{"a":[1.5],"b":1}'
+
+
+def test_an_old_verdict_that_is_not_on_record_leaves_only_what_follows_from_a_possible_one() -> None:
+    """Somebody who is in the old row only and whose record changed just then: a create or an update, no withdrawal."""
+    of, changed = rule(("MISMATCH",)), event("u", ROW, RENAMED)
+    possible = [of.expect(changed, "MISMATCH", was, None, None) for was in ("MATCH", "MISMATCH")]
+    for op, told in (("c", "c"), ("u", "u"), ("w", "c")):
+        delivery = Delivery(0, 0, b"", "civil.birth", b"", 1, "x.y", b"", op, 0, b"", None, None)
+        assert fitting(delivery, possible).op == told
