@@ -95,7 +95,7 @@ EVENTS: dict[str, str] = {
     "lanes_revoked": "these lanes go to another worker",
     "lanes_awaited": "where lanes stand could not be read, so they wait and it is tried again; `reason` says why",
     "transaction_aborted": "a Kafka transaction was aborted; the batch is read again",
-    "consumer_replaced": "the group's coordinator shut this member out; it joins anew",
+    "consumer_replaced": "the group's coordinator shut this member out, or does not answer it; it joins anew",
     "producer_replaced": "the producer was thrown away after an indefinite error",
     "dead_letter": "an event could not be processed; topic, partition, offset and code only",
     "library": "a line of a library that we run, such as Faust; `library` says which",

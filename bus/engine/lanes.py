@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -94,6 +94,15 @@ class Recovered:
     committed: Committed
     starts: Mapping[tuple[str, int], int]
     """(input topic, lane) -> the offset to begin at: the lane record's, or where the topic's records begin."""
+
+    def behind(self, topics: Collection[str]) -> list[TopicPartition]:
+        """What the group should be told of these topics: where a lane is further than the offset it has committed."""
+        return [
+            TopicPartition(topic, number, offset)
+            for number, state in self.states.items()
+            for topic, offset in state.inputs.items()
+            if topic in topics and self.committed.get(number, {}).get(topic, 0) < offset
+        ]
 
 
 def recover(

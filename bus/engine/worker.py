@@ -8,6 +8,7 @@ error that leaves the outcome open it throws the producer and its positions away
 from __future__ import annotations
 
 import gc
+import math
 import os
 import sys
 import threading
@@ -40,6 +41,8 @@ BATCH_SECONDS = 1.0
 """Longest time a transaction keeps taking records in."""
 IDLE_SECONDS = 0.1
 RETRY_SECONDS = 0.5
+REJOIN_SECONDS = 20.0
+"""Longest wait for the group's answer: twice the time in which it gives up a member that is silent."""
 RIVAL_SECONDS = 60.0
 MAX_RENEWALS = 5
 """More new consumers than this in RIVAL_SECONDS: two processes with one index push each other out."""
@@ -114,6 +117,7 @@ class Worker:
         """Whether a rebalance took place in the last call of the client."""
         self._dead = False
         """Whether the consumer has had a fatal error."""
+        self._left = math.inf  # since when the group has not answered its wish to join
         self._renewals: list[float] = []
         self._ended = 0.0
         """When the last transaction was committed."""
@@ -168,7 +172,7 @@ class Worker:
                 os._exit(STUCK_STATUS)
 
     def _subscribe(self) -> None:
-        topics = list(self._policy.plans)
+        topics, self._left = list(self._policy.plans), time.monotonic()
         self._consumer.subscribe(topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke)
 
     def _await_register(self) -> None:
@@ -203,7 +207,7 @@ class Worker:
         transactions = self._transactions
         assert transactions is not None
         try:
-            if self._dead:
+            if self._dead or time.monotonic() - self._left > REJOIN_SECONDS:
                 self._renew_consumer()
             if self._given is not None and not self._take_over():
                 self._consumer.poll(RETRY_SECONDS)  # for rebalances only; whatever is read is read again
@@ -300,11 +304,11 @@ class Worker:
         after the second assignment and override it.
         """
         consumer.assign([])
-        self._given, self._disturbed = partitions, True
+        self._given, self._disturbed, self._left = partitions, True, math.inf
 
     def _on_revoke(self, consumer: Consumer, _: list[TopicPartition]) -> None:
         """Give up at once: abort what is open, forget the lanes."""
-        self._disturbed = True
+        self._disturbed, self._left = True, time.monotonic()
         if self._lanes:
             self._log.info("lanes_revoked", lanes=sorted(self._lanes))
         self._forget()
@@ -333,6 +337,9 @@ class Worker:
             client.check(error.args[0])
             self._log.warning("lanes_awaited", lanes=sorted(inputs), reason=client.text(error))
             return False
+        self._consumer.poll(0)  # a rebalance that waits to be told: librdkafka may never join again if we assign before it is
+        if self._given is not given:
+            return False
         self._lanes = {number: Lane.of(state, self._names) for number, state in found.states.items()}
         self._consumer.assign([TopicPartition(p.topic, p.partition, found.starts[p.topic, p.partition]) for p in given])
         self._starts, self._unproven = dict(found.starts), set(found.starts)
@@ -344,13 +351,7 @@ class Worker:
 
     def _mend_group(self, found: lanes.Recovered) -> None:
         """Where the group's offsets were reset or lost, put them to where the lanes are, so that lag shows what is left."""
-        behind = [
-            TopicPartition(topic, number, offset)
-            for number, state in found.states.items()
-            for topic, offset in state.inputs.items()
-            if topic in self._policy.plans and found.committed.get(number, {}).get(topic, 0) < offset
-        ]
-        if behind:
+        if behind := found.behind(self._policy.plans):
             self._consumer.commit(offsets=behind, asynchronous=True)
 
     # -- when something goes wrong ------------------------------------------------------------------------------------------
