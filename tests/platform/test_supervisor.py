@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import random
 from pathlib import Path
 
 import psutil
@@ -48,7 +49,7 @@ class Dying:
 
 @pytest.fixture
 def supervisor(tmp_path: Path) -> Supervisor:
-    return Supervisor(config.load(tmp_path / "home", env={}), lambda _: None)
+    return Supervisor(config.load(tmp_path / "home", env={}), lambda _: None, rng=random.Random(1))
 
 
 @pytest.mark.parametrize("refuses", [False, True], ids=["dies at once", "cannot be started"])
@@ -100,7 +101,7 @@ def test_a_full_disk_ends_nothing(supervisor: Supervisor, monkeypatch: pytest.Mo
     monkeypatch.setattr(processes, "ended", lambda _: True)
     supervisor._watch()
     assert len(dying.times) > 5
-    assert log.told.count("child_exited") == len(dying.times)
+    assert log.told.count("child_exited") >= len(dying.times) - 1  # the last one may have been started at the last look
     assert log.told.count("process_failed") == 1
 
 
