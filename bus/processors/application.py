@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
+import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -22,6 +24,8 @@ from bus.processors.transport import CommittedTransport
 from bus.registry import log
 
 PRINCIPAL = "processors"
+STOP_SECONDS = 1.5
+"""How long a stop may take before the process just ends: Faust's threads may not, and effects are idempotent in any case."""
 
 
 class _NoWeb(BootStrategy):
@@ -36,7 +40,10 @@ class BusApp(faust.App):
     Left alone, Faust keeps a worker whose agent is gone: it holds its partitions and does nothing.
     """
 
+    failed = False
+
     async def _on_agent_error(self, agent: AgentT[Any], exc: BaseException) -> None:
+        self.failed = True
         telemetry.logger(PRINCIPAL).error("process_failed", reason=f"{type(exc).__name__} in {agent.name} (see the line before)")
         await super()._on_agent_error(agent, exc)
         await self.crash(exc)
@@ -119,5 +126,8 @@ class _Telemetry:
             telemetry.start(self._settings.home, self._name, self._settings.log_level)
             telemetry.logger(self._name).info("process_started")
 
-    async def stop(self, *_: Any, **__: Any) -> None:
+    async def stop(self, *sender: Any, **_: Any) -> None:
         telemetry.logger(self._name).info("process_stopping")
+        last = threading.Timer(STOP_SECONDS, os._exit, (int(sender[0].failed),))
+        last.daemon = True
+        last.start()

@@ -141,6 +141,14 @@ def test_the_worker_listens_for_prometheus_alone_and_stops_in_time(shared_trial:
         assert worker.wait(STOP_SECONDS) == 0
 
 
+def test_a_thread_that_does_not_end_does_not_hold_up_a_stop(shared_trial: Trial) -> None:
+    trial = shared_trial
+    with trial.worker(4.0, TRIAL_THREAD="1") as worker:
+        until(lambda: END in trial.samples())
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(STOP_SECONDS) == 0
+
+
 def test_an_agent_that_fails_ends_the_process_with_a_reason(shared_trial: Trial) -> None:
     """It must not live on with its partitions held and nobody reading them."""
     trial = shared_trial
