@@ -65,7 +65,9 @@ class Engine:
     """Longest wait for input before an unfilled batch is processed."""
     max_record_bytes: int = 1_048_576
     register_wait_seconds: float = 600.0
-    """How long a worker waits at start for the register replica to be complete."""
+    """How long a worker waits at start for the register replica to be complete, and later whenever it is made anew."""
+    max_register_lag_records: int = 10_000
+    """A worker does not begin while the register replica lacks more of the register's records than this."""
 
 
 @dataclass(frozen=True, slots=True)

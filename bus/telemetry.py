@@ -58,6 +58,12 @@ METRICS: dict[str, Metric] = {
     "bus_engine_lag_records": Metric(
         "gauge", ("dataset",), "records", "Input records not yet processed, over this worker's lanes"
     ),
+    "bus_engine_waiting": Metric(
+        "gauge", ("cause",), "0 or 1", "1 while this worker commits nothing and tries again, by what it waits for"
+    ),
+    "bus_engine_register_lag_records": Metric(
+        "gauge", (), "records", "Register records the replica lacked when this worker last looked, which it does at its start"
+    ),
     "bus_engine_lanes": Metric("gauge", (), "lanes", "Lanes this worker owns"),
     "bus_verdicts_total": Metric("counter", ("dataset", "verdict"), "events", "Verification outcomes"),
     "bus_outcomes_total": Metric(
@@ -90,7 +96,7 @@ EVENTS: dict[str, str] = {
     "columns_ignored": "a table has columns that its schema does not name; they never flow",
     "position_forgotten": "capture of this database begins anew with a snapshot",
     "register_ready": "the replica is complete",
-    "register_awaited": "a worker waits for the replica to be complete",
+    "register_awaited": "a worker waits for the replica; `reason` says whether it is not complete or too far behind",
     "lanes_assigned": "this worker now owns these lanes",
     "lanes_revoked": "these lanes go to another worker",
     "lanes_awaited": "where lanes stand could not be read, so they wait and it is tried again; `reason` says why",

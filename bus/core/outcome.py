@@ -63,3 +63,16 @@ class DeadCode(Enum):
     """The agency truncated the table: the rows are gone and no row event says which."""
     UNCONVERTIBLE = "UNCONVERTIBLE"
     """A column's value does not fit its Avro type (infinity dates, NaN numerics, out of range)."""
+
+
+class Cause(Enum):
+    """What a worker waits for that commits nothing and tries again."""
+
+    REGISTER = "register"
+    """The replica is not complete, or too far behind to begin."""
+    PRODUCER = "producer"
+    """The broker gives no producer."""
+    LANES = "lanes"
+    """Where the lanes stand cannot be read."""
+    TRANSACTION = "transaction"
+    """The last one could not be committed."""

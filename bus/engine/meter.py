@@ -9,7 +9,7 @@ from typing import Any
 from confluent_kafka import Consumer, TopicPartition
 
 from bus import telemetry
-from bus.core.outcome import CHANGE_OPS, DeadCode
+from bus.core.outcome import CHANGE_OPS, Cause, DeadCode
 from bus.engine.batch import MARKER, Batch, Run
 from bus.engine.lanes import Lane
 
@@ -28,6 +28,9 @@ class Meter:
         self._committed = telemetry.counter("bus_engine_transactions_total").labels(result="committed")
         self._aborted = telemetry.counter("bus_engine_transactions_total").labels(result="aborted")
         self._seconds = telemetry.histogram("bus_engine_batch_seconds")
+        self._waiting: Cause | None = None
+        for cause in Cause:
+            telemetry.gauge("bus_engine_waiting").labels(cause=cause.value).set(0)
 
     def _child(self, kind: Callable[[str], Any], name: str, *labels: str) -> Any:
         key = (name, *labels)
@@ -39,6 +42,7 @@ class Meter:
     def committed(self, batch: Batch, began: float) -> None:
         """`began`: time.monotonic() when the batch's first record had been read."""
         self._committed.inc()
+        self.goes_on()
         self._seconds.observe(time.monotonic() - began)
         sampled: dict[str, bytes] = {}
         for run in batch.runs.values():
@@ -71,6 +75,17 @@ class Meter:
 
     def aborted(self) -> None:
         self._aborted.inc()
+
+    def waits(self, cause: Cause) -> None:
+        self.goes_on()
+        self._waiting = cause
+        telemetry.gauge("bus_engine_waiting").labels(cause=cause.value).set(1)
+
+    def goes_on(self, after: Cause | None = None) -> None:
+        """No longer waits, if it was for this cause, or whatever it was for."""
+        if self._waiting is not None and after in (None, self._waiting):
+            telemetry.gauge("bus_engine_waiting").labels(cause=self._waiting.value).set(0)
+            self._waiting = None
 
     def lanes(self, count: int) -> None:
         telemetry.gauge("bus_engine_lanes").set(count)

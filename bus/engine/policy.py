@@ -27,6 +27,7 @@ class Policy:
     plans: Mapping[str, Plan]
     """Input topic -> plan."""
     audit_schema_id: int
+    register_topic: str
 
     def force(self, now_ms: int) -> tuple[bool, ...]:
         """Which agreements are in force, by place."""
@@ -45,4 +46,4 @@ def load(settings: Settings, found: Catalogue) -> Policy:
     secrets = Secrets(settings.secret(PERSON_KEY), settings.secret(AGREEMENT_KEY))
     plans = [compile_plan(d, register, listed, found, secrets, settings.engine.max_record_bytes) for d in datasets.values()]
     audit_id = found.id_for(catalogue.value_subject(topics.AUDIT), AUDIT_LINE)
-    return Policy(listed, {p.topic: p for p in plans}, audit_id)
+    return Policy(listed, {p.topic: p for p in plans}, audit_id, register.topic)

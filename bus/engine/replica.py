@@ -148,13 +148,7 @@ class ReplicaWriter:
 
     def offsets(self) -> dict[int, int]:
         """Lane -> next offset to read; a lane never read is absent."""
-        with self._env.begin(db=self._meta) as txn:
-            cursor = txn.cursor()
-            found = {}
-            for key, value in cursor.iternext() if cursor.set_range(_LANE) else ():
-                if key.startswith(_LANE):
-                    found[int(key[len(_LANE) :])] = _OFFSET.unpack(value)[0]
-            return found
+        return _offsets(self._env, self._meta)
 
     def apply(self, people: Mapping[bytes, bytes | None], offsets: Mapping[int, int]) -> None:
         """Put (or, where the value is None, remove) these people and note the lanes' next offsets, all or nothing.
@@ -215,6 +209,10 @@ class ReplicaReader:
         with self._env.begin(db=self._meta) as txn:
             return bool(txn.get(_READY) == b"1")
 
+    def offsets(self) -> dict[int, int]:
+        """Lane -> next offset that the writer will read; a lane never read is absent. `ready` comes first."""
+        return _offsets(self._env, self._meta)
+
     def moved(self) -> bool:
         """Whether the file mapped here is no longer the one in the directory."""
         try:
@@ -244,6 +242,16 @@ class ReplicaReader:
         if self._env is not None:
             self._env.close()
         self._env = None
+
+
+def _offsets(env: Any, meta: Any) -> dict[int, int]:
+    with env.begin(db=meta) as txn:
+        cursor = txn.cursor()
+        found = {}
+        for key, value in cursor.iternext() if cursor.set_range(_LANE) else ():
+            if key.startswith(_LANE):
+                found[int(key[len(_LANE) :])] = _OFFSET.unpack(value)[0]
+        return found
 
 
 def _claim(path: Path) -> int:

@@ -23,6 +23,8 @@ CALL_SECONDS = 30.0
 _SLICE_SECONDS = 0.5
 """A step is asked for in slices, so that a stop is noticed in between."""
 _PAUSE_SECONDS = 0.02
+_IN_THE_MAKING = "in state CONNECT"
+"""librdkafka's words for a connection that does not stand yet."""
 MAX_MESSAGE_BYTES = 33_554_432
 """Far above what a topic takes: whatever could be read must be able to leave again as a dead letter."""
 QUEUE_KBYTES = 36_864
@@ -61,20 +63,37 @@ class Stopped(Exception):
 
 
 class Transactions:
-    """One producer and its transactions. `open` says whether one is begun."""
+    """One producer and its transactions. `open` says whether one is begun.
+
+    A request that was under way on a connection that is lost may reach the broker at any later time, and librdkafka sends
+    another one meanwhile and says that all is well. If it ends a transaction, it would end the next one as well, half done
+    (KAFKA-17754), for up to EndTxn's version 4 nothing tells them apart but the producer's epoch. So no transaction begins
+    on a producer that has lost a connection: a new one has a new epoch.
+    """
 
     def __init__(self, config: Mapping[str, Any], transactional_id: str, stop: Stop, calls: Calls) -> None:
         """Raises HumanNeeded, Indefinite (try again) or Stopped. Fences earlier producers and ends what they left open."""
         self._stop, self._calls = stop, calls
         self.open = False
-        settings = dict(config) | PRODUCER | {"transactional.id": transactional_id, "error_cb": client.ignore}
+        self._lost = ""
+        """Of the last connection that was lost: in which words librdkafka told it."""
+        settings = dict(config) | PRODUCER | {"transactional.id": transactional_id, "error_cb": self._on_error}
         self.producer = Producer(settings)
         try:
             self._step(self.producer.init_transactions)
         except Abort as error:
             raise Indefinite(str(error)) from error
 
+    def _on_error(self, error: KafkaError) -> None:
+        """librdkafka mends connections. One that could not be made had no request on it."""
+        if error.code() in (KafkaError._TRANSPORT, KafkaError._TIMED_OUT) and _IN_THE_MAKING not in error.str():
+            self._lost = error.str()
+
     def begin(self) -> None:
+        """Raises Indefinite also when an earlier transaction's end may still be under way."""
+        self.producer.poll(0)  # calls `_on_error`
+        if self._lost:
+            raise Indefinite(f"a request may still be under way on a lost connection: {self._lost}")
         try:
             self.producer.begin_transaction()
         except KafkaException as error:

@@ -21,6 +21,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from bus import access, telemetry
 from bus.avro import catalogue, dataset
 from bus.config import ConfigError, Settings
+from bus.core.outcome import Cause
 from bus.engine import client, lanes, policy
 from bus.engine.agreements import AgreementError
 from bus.engine.audit import AuditEncoder
@@ -30,6 +31,7 @@ from bus.engine.lanes import Lane
 from bus.engine.meter import Meter
 from bus.engine.plan import PlanError
 from bus.engine.policy import Policy
+from bus.engine.readiness import Readiness
 from bus.engine.replica import ReplicaError, ReplicaReader
 from bus.engine.transaction import Abort, Indefinite, Stopped, Transactions
 from bus.registry import log as registry
@@ -103,6 +105,8 @@ class Worker:
         self._audit = AuditEncoder(self._name, self._policy.audit_schema_id)
         self._meter = Meter(clock_ms)
         self._replica = ReplicaReader(settings.home)
+        register = self._policy.register_topic
+        self._readiness = Readiness(settings, self._config, register, self._replica, stop, self._meter, self._log)
         self._calls = Calls()
         self._transactions: Transactions | None = None
         self._lanes: dict[int, Lane] = {}
@@ -154,7 +158,7 @@ class Worker:
     def work(self) -> None:
         """Until asked to stop. Raises HumanNeeded and the other errors that `run` reports; Stopped in the middle of a step."""
         self._transactions = self._new_producer()  # first of all: it ends what an earlier one left open
-        self._await_register()
+        self._readiness.await_recent()
         self._subscribe()
         gc.collect()
         gc.freeze()
@@ -175,28 +179,15 @@ class Worker:
         topics, self._left = list(self._policy.plans), time.monotonic()
         self._consumer.subscribe(topics, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke)
 
-    def _await_register(self) -> None:
-        """Raises HumanNeeded when the replica is not ready in time, Stopped when asked to stop."""
-        if self._replica.ready():
-            return
-        self._log.info("register_awaited")
-        deadline = time.monotonic() + self._settings.engine.register_wait_seconds
-        while not self._replica.ready():
-            if self._stop.asked:
-                raise Stopped
-            if time.monotonic() >= deadline:
-                raise HumanNeeded(
-                    "the register replica was not ready within engine.register_wait_seconds: do `register` and "
-                    "the capture of the population database run (`bus status`)?"
-                )
-            time.sleep(IDLE_SECONDS)
-
     def _new_producer(self) -> Transactions:
         """Tried until it works: without a broker there is nothing else to do. Raises HumanNeeded, Stopped."""
         while True:
             try:
-                return Transactions(self._config, self._name, self._stop, self._calls)
+                made = Transactions(self._config, self._name, self._stop, self._calls)
+                self._meter.goes_on(Cause.PRODUCER)
+                return made
             except Indefinite:
+                self._meter.waits(Cause.PRODUCER)
                 if self._stop.asked:
                     raise Stopped from None
                 time.sleep(RETRY_SECONDS)
@@ -225,7 +216,7 @@ class Worker:
 
     def _transact(self, transactions: Transactions, first: list[Any]) -> None:
         """One batch, from its first record to its commit. Raises Abort or Indefinite."""
-        self._await_register()
+        self._readiness.await_complete()
         began = time.monotonic()
         pause = max(0.0, self._ended + self._settings.engine.poll_ms / 1000 - began)
         transactions.begin()
@@ -322,6 +313,7 @@ class Worker:
 
     def _forget(self) -> None:
         self._lanes, self._given, self._owned = {}, None, []
+        self._meter.goes_on()
         self._meter.lanes(0)
 
     def _take_over(self) -> bool:
@@ -335,6 +327,7 @@ class Worker:
             found = lanes.recover(self._config, GROUP, inputs)
         except KafkaException as error:
             client.check(error.args[0])
+            self._meter.waits(Cause.LANES)
             self._log.warning("lanes_awaited", lanes=sorted(inputs), reason=client.text(error))
             return False
         self._consumer.poll(0)  # a rebalance that waits to be told: librdkafka may never join again if we assign before it is
@@ -345,6 +338,7 @@ class Worker:
         self._starts, self._unproven = dict(found.starts), set(found.starts)
         self._given, self._owned = None, given
         self._mend_group(found)
+        self._meter.goes_on(Cause.LANES)
         self._meter.lanes(len(self._lanes))
         self._log.info("lanes_assigned", lanes=sorted(self._lanes))
         return True
@@ -357,7 +351,8 @@ class Worker:
     # -- when something goes wrong ------------------------------------------------------------------------------------------
 
     def _back_to_last_commit(self, transactions: Transactions, reason: str) -> None:
-        """Undo the open transaction; what it read is read again."""
+        """Undo the open transaction; what it read is read again, after a pause, for the reason may last."""
+        self._meter.waits(Cause.TRANSACTION)
         self._log.warning("transaction_aborted", reason=reason)
         self._meter.aborted()
         try:
@@ -365,11 +360,13 @@ class Worker:
         except Indefinite as error:
             self._start_over(transactions, str(error))
             return
+        time.sleep(RETRY_SECONDS)
         if self._owned:
             self._given = self._owned
 
     def _start_over(self, transactions: Transactions, reason: str) -> None:
         """Nobody knows what was committed: a new producer ends what is open, then offsets and lane records are read again."""
+        self._meter.waits(Cause.TRANSACTION)
         self._log.warning("producer_replaced", reason=reason)
         if transactions.open:
             self._meter.aborted()

@@ -27,6 +27,8 @@ STEP_SECONDS: Final = 0.5
 COMMIT_SECONDS: Final = 12.0
 FULL_SECONDS: Final = 10.0
 _FIRST_WINDOW: Final = 512
+_IN_THE_MAKING: Final = "in state CONNECT"
+"""librdkafka's words for a connection that does not stand yet."""
 
 _PRODUCER: Final = {
     "acks": "all",
@@ -87,10 +89,13 @@ class Sink:
         self._domain = domain
         self._stopped = stopped
         self._open = False
+        self._lost = ""
+        """Of the last connection that was lost: in which words librdkafka told it."""
         self._dead: dict[tuple[str, str], tuple[int, str]] = {}
         """(dataset, code) -> (how many in this transaction, the first one's position)."""
         self._log = telemetry.logger("capture", domain)
-        self._producer = Producer({**config, **_PRODUCER, "transactional.id": f"capture-{domain}"})
+        own = {"transactional.id": f"capture-{domain}", "error_cb": self._on_error}
+        self._producer = Producer({**config, **_PRODUCER, **own})
         self._patiently(self._producer.init_transactions, COMMIT_SECONDS)
 
     def close(self) -> None:
@@ -110,7 +115,17 @@ class Sink:
         except KafkaException as error:
             raise failure(error) from None
 
+    def _on_error(self, error: KafkaError) -> None:
+        """librdkafka mends connections. One that could not be made had no request on it."""
+        if error.code() in (KafkaError._TRANSPORT, KafkaError._TIMED_OUT) and _IN_THE_MAKING not in error.str():
+            self._lost = error.str()
+
     def _begin(self) -> None:
+        """Never on a producer that has lost a connection: the request that ended an earlier transaction may still be under way
+        on it, and would end this one half done (KAFKA-17754). A new producer's epoch keeps it out."""
+        self._producer.poll(0)  # calls `_on_error`
+        if self._lost:
+            raise Interrupted(f"Kafka: a request may still be under way on a lost connection: {self._lost}")
         try:
             self._producer.begin_transaction()
         except KafkaException as error:

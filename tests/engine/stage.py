@@ -7,11 +7,12 @@ import subprocess
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, TopicPartition
 
-from bus import access
+from bus import access, config
 from bus.avro import dataset
 from bus.avro.dataset import Dataset
 from bus.config import Settings
@@ -70,6 +71,7 @@ class Stage:
         self.watch = bench.Watch(settings)
         self.decoder = Decoder(registry.read(self.config))
         self.running: dict[str, subprocess.Popen[bytes]] = {}
+        self._homes: dict[str, Settings] = {}
         self.sources = [d for d in self.datasets.values() if not d.register]
         self.outputs = [topics.AUDIT, topics.LANES, *(topics.agency(a) for a in self.agreements)]
         self.outputs += [f(d.name) for d in self.datasets.values() for f in (topics.verified, topics.dead)]
@@ -85,8 +87,18 @@ class Stage:
 
     # -- processes ---------------------------------------------------------------------------------------------------------
 
-    def start(self, process: str) -> None:
-        self.running[process] = bench.start(self.settings, process)
+    def start(self, process: str, home: Settings | None = None) -> None:
+        """`home`: another home on this broker (`behind`)."""
+        self._homes[process] = home or self.settings
+        self.running[process] = bench.start(self._homes[process], process)
+
+    def behind(self, port: int, home: Path) -> Settings:
+        """A home that shares everything with ours, but reaches the broker through this port."""
+        for name in ("secrets", "run", "replica", "log"):
+            (self.settings.home / name).mkdir(exist_ok=True)
+            (home / name).symlink_to(self.settings.home / name)
+        (home / config.SETTINGS_FILE).write_text(f"kafka: {{bootstrap: '127.0.0.1:{port}'}}\n", encoding="utf-8")
+        return config.load(home, env={})
 
     def kill(self, process: str) -> None:
         """SIGKILL, as a power cut or an out-of-memory killer would."""
@@ -113,7 +125,7 @@ class Stage:
         while not done():
             assert time.monotonic() < deadline, f"waited in vain for {what}; {self.left}"
             for name in [name for name, p in self.running.items() if restarting and p.poll() == STUCK_STATUS]:
-                self.start(name)
+                self.start(name, self._homes[name])
             ended = {name: p.returncode for name, p in self.running.items() if p.poll() is not None}
             assert not ended, f"ended by themselves: {ended}: {[self.log(name)[-3:] for name in ended]}"
             time.sleep(0.02)

@@ -54,7 +54,7 @@ def batch(inputs: dict[str, int] | None = None) -> Batch:
     plans = {topic: Plan(topic.removeprefix("change."), topic, (), handle, "") for topic in TOPICS}
     held = {lane: Lane.of(LaneState({}, inputs or {}), ()) for lane in LANES}
     nowhere = cast(Producer, SimpleNamespace(produce=lambda *_, **__: None))
-    return Batch(Policy((), plans, 1), held, nowhere, 0)
+    return Batch(Policy((), plans, 1, "r"), held, nowhere, 0)
 
 
 def take(made: Batch, *chunks: list[Read]) -> Batch:

@@ -17,7 +17,7 @@ import structlog
 
 from bus import config, telemetry
 
-CLOSED = {"op", "verdict", "status", "outcome", "code", "result", "field"}
+CLOSED = {"cause", "op", "verdict", "status", "outcome", "code", "result", "field"}
 """Labels whose values are closed lists in bus/core/outcome.py or in the register's schema."""
 DECLARED = {"dataset", "database", "agreement", "process"}
 """Labels with one value for each thing that the checkout or the settings declare."""
