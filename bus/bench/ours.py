@@ -27,7 +27,7 @@ from bus.config import Settings
 from bus.core import topics
 from bus.engine import bench, lanes
 from bus.engine.bench_events import Encoder
-from bus.engine.worker import GROUP
+from bus.engine.member import GROUP
 from bus.platform import cluster, declared
 from bus.platform.declaration import Files
 from bus.registry import log as registry

@@ -32,7 +32,7 @@ from bus.config import Settings
 from bus.core import topics
 from bus.engine import bench_steady
 from bus.engine.bench_events import Events
-from bus.engine.worker import GROUP
+from bus.engine.member import GROUP
 from bus.platform import broker
 from bus.registry import log as registry
 

@@ -27,7 +27,14 @@ class Readiness:
     """One worker's look at the replica. `topic`: the register's."""
 
     def __init__(
-        self, settings: Settings, config: Mapping[str, Any], topic: str, replica: ReplicaReader, stop: Stop, meter: Meter, log: Any
+        self,
+        settings: Settings,
+        config: Mapping[str, Any],
+        topic: str,
+        replica: ReplicaReader,
+        stop: Stop,
+        meter: Meter,
+        log: Any,
     ) -> None:
         self._settings, self._config, self._topic = settings.engine, config, topic
         self._replica, self._stop, self._meter, self._log = replica, stop, meter, log
@@ -67,9 +74,7 @@ class Readiness:
         try:
             lanes = admin.list_topics(self._topic, QUERY_SECONDS).topics[self._topic].partitions
             asked = {TopicPartition(self._topic, lane): OffsetSpec.latest() for lane in lanes}  # type: ignore[no-untyped-call]
-            answers = admin.list_offsets(
-                asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=QUERY_SECONDS
-            )
+            answers = admin.list_offsets(asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=QUERY_SECONDS)
             ends = {place.partition: answer.result(2 * QUERY_SECONDS).offset for place, answer in answers.items()}
         except (KafkaException, TimeoutError):
             return "the broker does not say how much the register holds"
@@ -77,4 +82,6 @@ class Readiness:
         telemetry.gauge("bus_engine_register_lag_records").set(lag)
         if lag <= most:
             return ""
-        return f"the replica is behind: it lacks {lag} of the register's records, more than engine.max_register_lag_records, {most}"
+        return (
+            f"the replica is behind: it lacks {lag} of the register's records, more than engine.max_register_lag_records, {most}"
+        )

@@ -38,7 +38,9 @@ def home(stage: Stage, proxy: Proxy, tmp_path: Path) -> Settings:
 
 
 @pytest.mark.parametrize("kind", [Kind.DELAY, Kind.CUT_BEFORE, Kind.CUT_AFTER, Kind.REPEAT, Kind.BELATE])
-def test_a_mistreated_request_changes_nothing_of_what_is_delivered(stage: Stage, proxy: Proxy, home: Settings, kind: Kind) -> None:
+def test_a_mistreated_request_changes_nothing_of_what_is_delivered(
+    stage: Stage, proxy: Proxy, home: Settings, kind: Kind
+) -> None:
     stage.start("engine-0", home)
     for api in TRANSACTIONAL:
         began = time.monotonic()
@@ -48,7 +50,7 @@ def test_a_mistreated_request_changes_nothing_of_what_is_delivered(stage: Stage,
         if api is Api.INIT_PRODUCER_ID:
             stage.start("engine-0", home)
 
-        def struck() -> bool:
+        def struck(fault: Fault = fault) -> bool:
             stage.feed(40)
             return fault.over
 
