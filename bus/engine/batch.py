@@ -154,10 +154,11 @@ class Batch:
                 continue
             run.span.events, run.span.dead = run.events(), sum(run.dead.values())
             count.inputs[topic] = run.span
-            for tally, n in run.tallies.items():
-                count.verdicts[run.plan.dataset, run.plan.verdict(tally)] += n
-                for agreement, outcome in run.plan.outcomes(tally):
-                    count.outcomes[agreement, run.plan.dataset, outcome] += n
+            verdicts, outcomes = run.plan.sums(run.tallies)
+            for verdict, n in verdicts.items():
+                count.verdicts[run.plan.dataset, verdict] += n
+            for (agreement, outcome), n in outcomes.items():
+                count.outcomes[agreement, run.plan.dataset, outcome] += n
         return count
 
     def joints(self, starts: Mapping[tuple[str, int], int]) -> Iterator[tuple[str, int, int, int]]:

@@ -29,7 +29,10 @@ DELIVERED, ROW_FILTER, VERDICT, INVISIBLE, NOT_IN_FORCE = (
 _UPDATE, _DELETE = (2 * CHANGE_OPS.index(op) for op in "ud")
 _OP_AT = frame.HEADER_BYTES + 16
 _SEQ = f"(SMALL[s] if s<{sequence.STEP} else LOW[s%{sequence.STEP}]+HIGH[s//{sequence.STEP}])"
-TALLIES = 65_536
+DECISION_BYTES = 16_777_216
+"""Most memory for the lists of decisions that are kept ready."""
+_ENTRY_BYTES = 256
+"""What an entry of it takes beside tally and list, about."""
 _NULL, _PRESENT = b"\0", b"\2"
 """Branches of a nullable field."""
 
@@ -123,7 +126,7 @@ class Generator:
         scope["HEADER"], scope["VERIFIED"] = frame.header(self.change_id), frame.header(self.verified_id)
         scope["ROW_KEY"] = identity.row_keys(self.secret, self.dataset.name)
         scope["SHARED"] = [b"\2" + varint.encode(v) for v in range(len(VERDICTS))]
-        scope["DECISIONS"] = Memo(self.decisions, TALLIES)
+        scope["DECISIONS"] = self.memo()
         for j, s in enumerate(self.subscriptions):
             head = varint.encode_text(s.agreement.id) + s.agreement.grant_hash
             scope |= {f"HEAD{j}": frame.header(s.schema_id), f"OF{j}": head}
@@ -133,7 +136,12 @@ class Generator:
                 scope[f"ROW_KEY{j}"] = identity.row_keys(s.secret, self.dataset.name)
         return scope
 
-    def decisions(self, tally: tuple[int, ...]) -> bytes:
+    def memo(self) -> Memo[bytes, bytes]:
+        """Tally -> the array `decisions`."""
+        size = _ENTRY_BYTES + sum(len(s.agreement.id) + 4 for s in self.subscriptions)
+        return Memo(self.decisions, DECISION_BYTES // size)
+
+    def decisions(self, tally: bytes) -> bytes:
         """The array `decisions` of a tally."""
         ids = [s.agreement.id for s in self.subscriptions]
         made = b"".join(varint.encode_text(a) + varint.encode(o) for a, o in zip(ids, tally[1:], strict=True))
@@ -291,10 +299,10 @@ class Generator:
             found = [*verification.encoded(), "DECISIONS[t]", rf'b"\0" if p is None else {subject.person}']
         else:
             found = [r'b"\0"', "DECISIONS[t]", r'b"\0"']
-        tally = ",".join(["v", *(f"o{j}" for j in range(len(self.subscriptions)))])
+        tally = ",".join(["v+1", *(f"o{j}" for j in range(len(self.subscriptions)))])
         parts = ",".join(("VERIFIED", f"b[{frame.HEADER_BYTES}:]", *found))
         topic = topics.verified(self.dataset.name)
-        return [f"t=({tally},)", f'out.append(({topic!r},b"".join(({parts})),key))', "return t"]
+        return [f"t=bytes(({tally},))", f'out.append(({topic!r},b"".join(({parts})),key))', "return t"]
 
 
 def _admits(verdict: str, grant: Grant) -> str:

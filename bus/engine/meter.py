@@ -58,10 +58,11 @@ class Meter:
     def _run(self, run: Run) -> None:
         dataset = run.plan.dataset
         self._child(telemetry.counter, "bus_engine_events_total", dataset).inc(run.events())
-        for tally, n in run.tallies.items():
-            self._child(telemetry.counter, "bus_verdicts_total", dataset, run.plan.verdict(tally)).inc(n)
-            for agreement, outcome in run.plan.outcomes(tally):
-                self._child(telemetry.counter, "bus_outcomes_total", agreement, dataset, outcome).inc(n)
+        verdicts, outcomes = run.plan.sums(run.tallies)
+        for verdict, n in verdicts.items():
+            self._child(telemetry.counter, "bus_verdicts_total", dataset, verdict).inc(n)
+        for (agreement, outcome), n in outcomes.items():
+            self._child(telemetry.counter, "bus_outcomes_total", agreement, dataset, outcome).inc(n)
         for code, n in run.dead.items():
             self._child(telemetry.counter, "bus_dead_letters_total", dataset, code.value).inc(n)
 

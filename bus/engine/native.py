@@ -14,11 +14,10 @@ from typing import Any
 
 from bus.avro import derive, frame, varint
 from bus.avro.dataset import Role
-from bus.avro.memo import Memo
 from bus.avro.types import Names, kind
 from bus.core import identity, topics
 from bus.core.outcome import VERDICTS, DeadCode
-from bus.engine.generate import TALLIES, Generator, Subscription
+from bus.engine.generate import Generator, Subscription
 from bus.engine.verification import MATCH, NO_OFFSET, NO_PIN, NOT_FOUND, Check, Verification, head_of
 
 
@@ -36,6 +35,8 @@ _KINDS = ("null", "boolean", "int", "long", "fixed", "bytes", "string", "enum", 
 _SIZES = {"float": 4, "double": 8}
 _MOST_SYMBOLS = 64
 _MOST_ROLES, _MOST_CHECKS = 16, 31
+_WORTH_AN_INDEX = 8
+"""Fewer filters than this on one column are tried one by one: that costs less than looking the value up."""
 _OF_ROW, _MASKED, _OF_REGISTER = range(3)
 
 
@@ -84,10 +85,11 @@ def compile_native(made: Generator) -> Callable[..., Any] | None:
             verification.key_of() if verification else None,
             _numbers(at(c) for c in decided),
             int(made.minds_verdicts),
-            Memo(made.decisions, TALLIES),
+            made.memo(),
             _row_key(made.secret, made.dataset.name),
             roles,
             tuple(_subscription(made, s, columns) for s in made.subscriptions),
+            *_indexes(made, columns),
         )
     ).handle
     return handle
@@ -186,6 +188,32 @@ def _role(verification: Verification, k: int, role: Role, columns: list[str]) ->
 def _check(column: int, theirs: int, check: Check) -> tuple[Any, ...]:
     how, paired = check.how.value, int(check.paired)
     return (column, check.lead, theirs, check.lead_theirs, how, paired, check.differs, check.form)
+
+
+def _indexes(made: Generator, columns: list[str]) -> tuple[bytes, tuple[tuple[int, dict[bytes, bytes]], ...]]:
+    """Numbers of the subscriptions to try for every event; and for each column that enough filters name: value -> numbers.
+
+    A subscription is filed under the condition with the fewest values: unless one of them is there, its filter cannot hold.
+    """
+    always: list[int] = []
+    filed: dict[str, dict[int, tuple[bytes, ...]]] = {}
+    for j, s in enumerate(made.subscriptions):
+        if s.projection.conditions:
+            column, allowed = min(s.projection.conditions, key=lambda condition: len(condition[1]))
+            filed.setdefault(column, {})[j] = tuple(allowed)
+        else:
+            always.append(j)
+    always += [j for listed in filed.values() if len(listed) < _WORTH_AN_INDEX for j in listed]
+    found = []
+    for column, listed in filed.items():
+        if len(listed) < _WORTH_AN_INDEX:
+            continue
+        of_value: dict[bytes, list[int]] = {}
+        for j, values in listed.items():
+            for value in values:
+                of_value.setdefault(value, []).append(j)
+        found.append((columns.index(column), {value: _numbers(numbers) for value, numbers in of_value.items()}))
+    return _numbers(sorted(always)), tuple(found)
 
 
 def _subscription(made: Generator, s: Subscription, columns: list[str]) -> tuple[Any, ...]:

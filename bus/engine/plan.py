@@ -12,12 +12,14 @@ force      Sequence[bool] by the same index: whether the agreement is in force n
 out        list to which (topic, value, key) tuples are appended: deliveries, then the verified event, all for the input's lane
 
 `handle` raises `Malformed` (its `code` is the dead-letter code) before it has appended or counted anything; any other exception
-is a fault of ours, after which the transaction must be aborted. `tally` is a small tuple of ints, equal for events with equal
-results, to be counted in a dict: `plan.verdict(tally)` and `plan.outcomes(tally)` say what it stands for.
+is a fault of ours, after which the transaction must be aborted. `tally` is a small bytes object, equal for events with equal
+results, to be counted in a dict: `plan.verdict(tally)` and `plan.outcomes(tally)` say what one stands for, `plan.sums` what all do.
 """
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -28,15 +30,17 @@ from bus.avro.projection import GrantError, Projection, compile_grant
 from bus.core import identity, topics
 from bus.core.agreement import Agreement, Grant, Mask
 from bus.core.identity import SECRET_BYTES
-from bus.core.outcome import OUTCOMES, VERDICTS
+from bus.core.outcome import OUTCOMES, VERDICTS, Outcome
 from bus.engine import native
 from bus.engine.generate import Generator, Subscription
 from bus.engine.verification import MatchError
 
+_FILTERED = OUTCOMES.index(Outcome.ROW_FILTER.value)
+_NOT_FILTERED = re.compile(b"[^%c]" % _FILTERED, re.DOTALL)
 NO_VERDICT = "none"
 """What `Plan.verdict` says of datasets that are not verified: those without people, and the register itself."""
 
-Tally = tuple[int, ...]
+Tally = bytes
 PersonOf = Callable[[bytes], bytes | None]
 Record = tuple[str, bytes, bytes]
 """(topic, value, key)."""
@@ -68,11 +72,27 @@ class Plan:
 
     def verdict(self, tally: Tally) -> str:
         """'MATCH', …, or NO_VERDICT."""
-        return VERDICTS[tally[0]] if tally[0] >= 0 else NO_VERDICT
+        return VERDICTS[tally[0] - 1] if tally[0] else NO_VERDICT
 
     def outcomes(self, tally: Tally) -> tuple[tuple[str, str], ...]:
         """(agreement, outcome) for each agreement on the dataset."""
         return tuple(zip(self.agreements, (OUTCOMES[o] for o in tally[1:]), strict=True))
+
+    def sums(self, tallies: Mapping[Tally, int]) -> tuple[Counter[str], Counter[tuple[str, str]]]:
+        """Events by verdict, and by (agreement, outcome). Of hundreds of agreements few get an event, so the others' row
+        filters are not counted one by one."""
+        verdicts, listed = Counter[str](), Counter[tuple[int, int]]()
+        for tally, events in tallies.items():
+            verdicts[self.verdict(tally)] += events
+            for found in _NOT_FILTERED.finditer(tally, 1):
+                at = found.start()
+                listed[at, tally[at]] += events
+        rest = dict.fromkeys(range(1, len(self.agreements) + 1), verdicts.total())
+        for (at, _), events in listed.items():
+            rest[at] -= events
+        filtered = {(at, _FILTERED): events for at, events in rest.items() if events}
+        outcomes = {(self.agreements[at - 1], OUTCOMES[o]): events for (at, o), events in (listed | Counter(filtered)).items()}
+        return verdicts, Counter(outcomes)
 
 
 def compile_plan(

@@ -43,10 +43,10 @@ class Read:
         return self._value
 
 
-def handle(value: bytes | None, *_: Any) -> tuple[int, ...]:
+def handle(value: bytes | None, *_: Any) -> bytes:
     if value == BAD:
         raise Malformed
-    return (0,)
+    return b"\0"
 
 
 def batch(inputs: dict[str, int] | None = None) -> Batch:

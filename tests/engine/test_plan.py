@@ -17,7 +17,7 @@ from tests.engine.reference import gravest, verify
 from tests.engine.worlds import MAX_RECORD_BYTES, Stage, changes, row_of, stages
 
 
-def run(stage: Stage, value: bytes, key: bytes, force: list[bool] | None = None) -> tuple[list[Record], tuple[int, ...]]:
+def run(stage: Stage, value: bytes, key: bytes, force: list[bool] | None = None) -> tuple[list[Record], bytes]:
     out: list[Record] = []
     force = [True] * len(stage.seqs) if force is None else force
     tally = stage.plan.handle(value, key, stage.replica.get, stage.seqs, force, out)

@@ -534,29 +534,81 @@ static int open_event(Event *e, PyObject *value)
     return check_images(e, branches);
 }
 
+/* What is the same for all events of a batch: which agreements are in force, and the outcomes of an event none of them gets. */
+static int read_force(Plan *plan, PyObject *force)
+{
+    if (plan->force == force)
+        return 0;
+    Py_CLEAR(plan->force);
+    memset(plan->in_force, 0, (size_t)plan->words * sizeof(uint64_t));
+    for (int i = 0; i < plan->subscriptions; i++) {
+        PyObject *found = PySequence_GetItem(force, plan->subscription[i].slot);
+        int holds = found ? PyObject_IsTrue(found) : -1;
+        Py_XDECREF(found);
+        if (holds < 0)
+            return -1;
+        if (holds)
+            put_in(plan->in_force, i);
+        plan->unasked[1 + i] = holds ? ROW_FILTER : NOT_IN_FORCE;
+    }
+    if (PyTuple_CheckExact(force)) /* what cannot change need not be read again */
+        plan->force = Py_NewRef(force);
+    return 0;
+}
+
+static int ask_of_value(Plan *plan, const Index *index, Bytes value)
+{
+    PyObject *key = object_of(value), *numbers = key ? PyDict_GetItemWithError(index->of_value, key) : NULL;
+    Py_XDECREF(key);
+    if (!numbers)
+        return PyErr_Occurred() ? -1 : 0;
+    char *at;
+    Py_ssize_t size;
+    if (PyBytes_AsStringAndSize(numbers, &at, &size) < 0)
+        return -1;
+    for (; size >= (Py_ssize_t)sizeof(int32_t); size -= (Py_ssize_t)sizeof(int32_t), at += sizeof(int32_t)) {
+        int32_t i;
+        memcpy(&i, at, sizeof i);
+        if (i >= 0 && i < plan->subscriptions)
+            put_in(plan->asked, i);
+    }
+    return 0;
+}
+
+/* The agreements whose filter may let the row before or after through, of those in force. */
+static int ask(Event *e)
+{
+    Plan *plan = e->plan;
+    memcpy(plan->asked, plan->always, (size_t)plan->words * sizeof(uint64_t));
+    for (int i = 0; i < plan->indexes; i++) {
+        const Index *index = plan->index + i;
+        Bytes now = span(e, e->now, index->column), was = span(e, e->was, index->column);
+        if (ask_of_value(plan, index, now) < 0 || (e->op == OP_UPDATE && !same(now, was) && ask_of_value(plan, index, was) < 0))
+            return -1;
+    }
+    for (int i = 0; i < plan->words; i++)
+        plan->asked[i] &= plan->in_force[i];
+    return 0;
+}
+
 static PyObject *share_out(Event *e)
 {
-    const Plan *plan = e->plan;
-    PyObject *tally = PyTuple_New(1 + plan->subscriptions), *number;
-    for (int i = 0; tally && i < plan->subscriptions; i++) {
-        const Subscription *s = plan->subscription + i;
-        PyObject *force = PySequence_GetItem(e->force, s->slot);
-        int outcome = force ? PyObject_IsTrue(force) : -1;
-        Py_XDECREF(force);
-        if (outcome == 0)
-            outcome = NOT_IN_FORCE;
-        else if (outcome > 0)
-            outcome = e->op == OP_UPDATE ? on_update(e, s) : e->op == OP_DELETE ? on_delete(e, s) : on_create(e, s);
-        if (outcome < 0 || !(number = PyLong_FromLong(outcome)))
-            Py_CLEAR(tally);
-        else
-            PyTuple_SET_ITEM(tally, 1 + i, number);
-    }
-    if (tally && !(number = PyLong_FromLong(e->verdict)))
-        Py_CLEAR(tally);
-    else if (tally)
-        PyTuple_SET_ITEM(tally, 0, number);
-    return tally;
+    Plan *plan = e->plan;
+    if (read_force(plan, e->force) < 0 || ask(e) < 0)
+        return NULL;
+    uint8_t *tally = plan->tally;
+    memcpy(tally, plan->unasked, 1 + (size_t)plan->subscriptions);
+    *tally = (uint8_t)(e->verdict + 1);
+    for (int word = 0; word < plan->words; word++)
+        for (uint64_t left = plan->asked[word]; left; left &= left - 1) {
+            int i = 64 * word + __builtin_ctzll(left);
+            const Subscription *s = plan->subscription + i;
+            int outcome = e->op == OP_UPDATE ? on_update(e, s) : e->op == OP_DELETE ? on_delete(e, s) : on_create(e, s);
+            if (outcome < 0)
+                return NULL;
+            tally[1 + i] = (uint8_t)outcome;
+        }
+    return PyBytes_FromStringAndSize((const char *)tally, 1 + plan->subscriptions);
 }
 
 /* The change event's own bytes, then what was found out. */

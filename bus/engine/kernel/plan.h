@@ -53,6 +53,12 @@ typedef struct {
     Condition *condition;
 } Subscription;
 
+/* Agreements whose filter begins with this column: its value -> their numbers, as int32 in a bytes object. */
+typedef struct {
+    int column;
+    PyObject *of_value;
+} Index;
+
 typedef struct {
     uint8_t *at;
     Py_ssize_t size, room;
@@ -62,7 +68,7 @@ typedef struct {
     PyObject_HEAD
     PyObject *given; /* what was handed over: everything borrowed lives in it */
     Step *steps;
-    int step_count, columns, roles, subscriptions, register_columns, register_pin, minds_verdicts;
+    int step_count, columns, roles, subscriptions, indexes, words, register_columns, register_pin, minds_verdicts;
     int primary, verdict_columns, pin, shortest_pin; /* counts; pin: -1 where rows are of nobody */
     const int32_t *primary_column, *verdict_column;
     Py_ssize_t max_bytes;
@@ -71,6 +77,10 @@ typedef struct {
     Blake row_key;
     Role *role;
     Subscription *subscription;
+    Index *index;
+    uint64_t *always, *in_force, *asked; /* sets of agreements: those in no index; those in force; those to try for this event */
+    PyObject *force;                     /* the tuple that `in_force` and `unasked` are of, or NULL */
+    uint8_t *unasked, *tally;            /* the tally of an event that no filter lets through; this event's */
     int32_t *spans; /* slot 0: source.ts_ms; then the columns before, then those after */
     Buffer fresh, old, verified;
 } Plan;
@@ -210,6 +220,41 @@ static int read_subscription(PyObject *from, Subscription *to)
     return 0;
 }
 
+static inline void put_in(uint64_t *set, int32_t i)
+{
+    set[i / 64] |= (uint64_t)1 << i % 64;
+}
+
+/* What says which agreements are tried at all. */
+static int read_indexes(PyObject *from, Plan *to)
+{
+    PyObject *indexes;
+    const int32_t *always;
+    int count;
+    to->words = to->subscriptions / 64 + 1;
+    to->always = PyMem_Calloc(3 * (size_t)to->words, sizeof(uint64_t));
+    to->unasked = PyMem_Calloc(2 * (1 + (size_t)to->subscriptions), 1);
+    if (!to->always || !to->unasked) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    to->tally = to->unasked + 1 + to->subscriptions;
+    to->in_force = to->always + to->words;
+    to->asked = to->in_force + to->words;
+    if (read_numbers(from, 22, &always, &count) < 0 ||
+        read_array(from, 23, &indexes, &to->indexes, sizeof(Index), (void **)&to->index) < 0)
+        return -1;
+    for (int i = 0; i < count; i++)
+        if (always[i] >= 0 && always[i] < to->subscriptions)
+            put_in(to->always, always[i]);
+    for (int i = 0; i < to->indexes; i++) {
+        PyObject *one = PyTuple_GET_ITEM(indexes, i);
+        if (read_int(one, 0, &to->index[i].column) || read_object(one, 1, &to->index[i].of_value))
+            return -1;
+    }
+    return 0;
+}
+
 static int read_plan(PyObject *from, Plan *to)
 {
     PyObject *roles, *subscriptions;
@@ -226,6 +271,8 @@ static int read_plan(PyObject *from, Plan *to)
         read_object(from, 18, &to->decisions) || read_blake(from, 19, &to->row_key) ||
         read_array(from, 20, &roles, &to->roles, sizeof(Role), (void **)&to->role) ||
         read_array(from, 21, &subscriptions, &to->subscriptions, sizeof(Subscription), (void **)&to->subscription))
+        return -1;
+    if (read_indexes(from, to) < 0)
         return -1;
     to->max_bytes = most;
     to->step_count = numbers / 4;
@@ -258,6 +305,10 @@ static void free_plan(Plan *plan)
     }
     PyMem_Free(plan->role);
     PyMem_Free(plan->subscription);
+    PyMem_Free(plan->index);
+    PyMem_Free(plan->always);
+    PyMem_Free(plan->unasked);
+    Py_XDECREF(plan->force);
     PyMem_Free(plan->steps);
     PyMem_Free(plan->spans);
     PyMem_Free(plan->fresh.at);
