@@ -60,7 +60,7 @@ class Capture:
 @dataclass(frozen=True, slots=True)
 class Engine:
     workers: int = 2
-    batch_events: int = 10_000
+    batch_events: int = 50_000
     poll_ms: int = 50
     """Longest wait for input before an unfilled batch is processed."""
     max_record_bytes: int = 1_048_576
