@@ -102,6 +102,7 @@ class Proxy:
         self._late: list[tuple[_Link, bytes, Fault, str]] = []
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
+        self._server: asyncio.Server
         self._thread = threading.Thread(target=self._run, name="proxy", daemon=True)
 
     def __enter__(self) -> Proxy:
@@ -141,21 +142,21 @@ class Proxy:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
-        server = self._loop.run_until_complete(asyncio.start_server(self._serve, HOST, 0))
-        self.port = server.sockets[0].getsockname()[1]
+        self._server = self._loop.run_until_complete(asyncio.start_server(self._serve, HOST, 0))
+        self.port = self._server.sockets[0].getsockname()[1]
         self._ready.set()
         self._loop.run_forever()
-        server.close()
-        self._loop.run_until_complete(asyncio.sleep(0))
         self._loop.close()
 
     async def _close(self) -> None:
-        for link in list(self._links):
-            link.close()
-        rest = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in rest:
-            task.cancel()
-        await asyncio.gather(*rest, return_exceptions=True)
+        """Until nothing is under way any more: a connection that was just accepted becomes a task of its own."""
+        self._server.close()
+        while rest := asyncio.all_tasks() - {asyncio.current_task()}:
+            for link in list(self._links):
+                link.close()
+            for task in rest:
+                task.cancel()
+            await asyncio.gather(*rest, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
