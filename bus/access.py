@@ -51,7 +51,7 @@ def confluent(settings: Settings, principal: str) -> dict[str, Any]:
 
 
 class Connections:
-    """Takes what a librdkafka client would print, and keeps in `lost` what it said of the last connection that it lost ("": none).
+    """Takes what a librdkafka client would print; `lost` is what it said of the last connection that it lost ("": none).
 
     While another connection stands, librdkafka 2.16 tells of that nowhere else. It is called by the client's next poll. One
     that is not made yet carries no request; nor does one that the broker closes because it is idle, which is not told of here.
