@@ -14,18 +14,11 @@ from bus import access
 from bus.access import Connections
 from bus.engine.client import Calls, Stop
 from bus.engine.transaction import Indefinite, Transactions
-from bus.platform import ports
 from tests.chaos.proxy import Api, Fault, Kind, Proxy
 from tests.engine.stage import Stage
 
 pytestmark = pytest.mark.timeout(120)
 CLIENT = "belated"
-
-
-@pytest.fixture
-def proxy(stage: Stage) -> Iterator[Proxy]:
-    with Proxy(ports.ensure(stage.settings).kafka) as made:
-        yield made
 
 
 @pytest.fixture
