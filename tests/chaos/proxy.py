@@ -128,6 +128,11 @@ class Proxy:
         fault.times = 0
         self._loop.call_soon_threadsafe(fault.released.set)
 
+    def cut(self) -> None:
+        """Ends every connection there is."""
+        for link in list(self._links):
+            self._loop.call_soon_threadsafe(link.close)
+
     def clear(self) -> None:
         """No more faults; what was held goes on, what was to come late does not come."""
 

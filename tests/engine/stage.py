@@ -143,8 +143,10 @@ class Stage:
         self.filling.produce(records)
 
     def drained(self) -> bool:
-        """All input is committed, and no transaction of a dead worker hides what was written after it. A broker that restarts does
-        not say."""
+        """All input is committed, and no transaction of a dead worker hides what was written after it.
+
+        A broker that restarts does not say.
+        """
         try:
             return self._drained()
         except KafkaException as error:

@@ -71,16 +71,15 @@ def denied(stage: Stage, topic: str) -> Iterator[None]:
 
 
 OBSTACLES: dict[str, tuple[str, Callable[[Stage], contextlib.AbstractContextManager[None]]]] = {
-    "agency-topic-lacks-replicas": (AGENCY, lambda stage: set_to(stage, AGENCY, "min.insync.replicas", "2")),
     "agency-topic-takes-small-records-only": (AGENCY, lambda stage: set_to(stage, AGENCY, "max.message.bytes", "60")),
     "agency-topic-is-denied": (AGENCY, lambda stage: denied(stage, AGENCY)),
-    "audit-lacks-replicas": (topics.AUDIT, lambda stage: set_to(stage, topics.AUDIT, "min.insync.replicas", "2")),
+    "audit-takes-small-records-only": (topics.AUDIT, lambda stage: set_to(stage, topics.AUDIT, "max.message.bytes", "60")),
     "audit-is-denied": (topics.AUDIT, lambda stage: denied(stage, topics.AUDIT)),
     "lane-records-are-denied": (topics.LANES, lambda stage: denied(stage, topics.LANES)),
 }
 
 
-@pytest.mark.parametrize("name", cases(OBSTACLES, ["agency-topic-lacks-replicas", "audit-is-denied"]))
+@pytest.mark.parametrize("name", cases(OBSTACLES, ["agency-topic-takes-small-records-only", "audit-is-denied"]))
 def test_an_output_that_cannot_be_written_stops_the_worker_which_says_why_and_goes_on_by_itself(stage: Stage, name: str) -> None:
     topic, obstacle = OBSTACLES[name]
     stage.start("engine-0")

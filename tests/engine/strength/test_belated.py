@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from bus.engine.client import Calls, Stop
 from bus.engine.transaction import Indefinite, Transactions
 from tests.chaos.proxy import Api, Fault, Kind, Proxy
 from tests.engine.stage import Stage
+from tests.engine.strength.matrix import only_soak
 
 pytestmark = pytest.mark.timeout(120)
 CLIENT = "belated"
@@ -87,3 +89,32 @@ def test_it_would_on_a_producer_that_goes_on_after_a_lost_connection(
     monkeypatch.setattr(Connections, "log", lambda *_: None)
     end_the_first_belated_and_abort_the_second(config, topic, proxy)
     assert b"aborted" in committed(config, topic)
+
+
+IDLE_SECONDS = 62.0
+"""From one minute on, a connection that ends while nothing is under way on it counts as idle for librdkafka."""
+
+
+@pytest.mark.parametrize("idle_seconds", [0.0, pytest.param(IDLE_SECONDS, marks=only_soak)])
+def test_a_connection_that_is_lost_costs_a_new_producer_unless_it_was_idle(
+    config: dict[str, Any], topic: str, proxy: Proxy, idle_seconds: float
+) -> None:
+    """Brokers close idle connections; the next transaction of a quiet night needs no new producer for that."""
+    made = Transactions(config, topic, Stop(), Calls())
+    made.begin()
+    made.producer.produce(topic, b"one")
+    made._step(made.producer.commit_transaction)
+    made.open = False
+    end = time.monotonic() + idle_seconds
+    while time.monotonic() < end:
+        made.producer.poll(0.2)
+    proxy.cut()
+    end = time.monotonic() + 3.0
+    while time.monotonic() < end and not made._connections.lost:
+        made.producer.poll(0.05)
+    if idle_seconds:
+        made.begin()
+        made.abort()
+    else:
+        with pytest.raises(Indefinite, match="lost connection"):
+            made.begin()
