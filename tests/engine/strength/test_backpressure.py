@@ -35,6 +35,8 @@ from tests.engine.strength.matrix import cases, only_soak
 
 pytestmark = pytest.mark.timeout(400)
 AGENCY = topics.agency("tax.taxpayers")
+SMALL = "100"
+"""Bytes, with which no output finds room in a batch, and the markers that end a transaction do."""
 
 
 @contextlib.contextmanager
@@ -71,9 +73,9 @@ def denied(stage: Stage, topic: str) -> Iterator[None]:
 
 
 OBSTACLES: dict[str, tuple[str, Callable[[Stage], contextlib.AbstractContextManager[None]]]] = {
-    "agency-topic-takes-small-records-only": (AGENCY, lambda stage: set_to(stage, AGENCY, "max.message.bytes", "60")),
+    "agency-topic-takes-small-records-only": (AGENCY, lambda stage: set_to(stage, AGENCY, "max.message.bytes", SMALL)),
     "agency-topic-is-denied": (AGENCY, lambda stage: denied(stage, AGENCY)),
-    "audit-takes-small-records-only": (topics.AUDIT, lambda stage: set_to(stage, topics.AUDIT, "max.message.bytes", "60")),
+    "audit-takes-small-records-only": (topics.AUDIT, lambda stage: set_to(stage, topics.AUDIT, "max.message.bytes", SMALL)),
     "audit-is-denied": (topics.AUDIT, lambda stage: denied(stage, topics.AUDIT)),
     "lane-records-are-denied": (topics.LANES, lambda stage: denied(stage, topics.LANES)),
 }
