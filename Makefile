@@ -8,7 +8,7 @@ MAKEFLAGS += --no-print-directory
 VENV := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench test lint dev soak check-python
+.PHONY: help setup demo bench test lint dev soak strength check-python
 
 help:
 	@echo 'make setup   make .venv: then .venv/bin/bus is ready'
@@ -17,6 +17,7 @@ help:
 	@echo 'make lint    the same without the tests'
 	@echo 'make bench   the engine beside Kafka Streams; ARGS="--rounds 1 --without-streams" goes to `bus bench`'
 	@echo 'make soak    the tests of the whole flow, for longer and with more people'
+	@echo 'make strength  the engine under every mistreated request, broker restart, sleeping worker, and output that takes nothing'
 
 check-python:
 	@test -n '$(PYTHON)' || { echo 'setup: Python 3.11 or newer is needed: apt-get install python3' >&2; exit 1; }
@@ -44,3 +45,6 @@ test: lint
 
 soak: dev
 	LT_SOAK=1 $(VENV)/python -m pytest -q tests/pipeline $(ARGS)
+
+strength: dev
+	LT_SOAK=1 $(VENV)/python -m pytest -q --numprocesses 0 tests/engine/strength tests/capture/test_belated.py $(ARGS)

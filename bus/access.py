@@ -7,11 +7,14 @@ An embedded broker's or database's address is in run/endpoints.json, written by 
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from bus.config import ConfigError, Settings
 
 ENDPOINTS = "endpoints.json"
+_INFO = 6
+_NOT_YET_MADE = re.compile(r"in state (?!UP\b|REAUTH\b)[A-Z_]+")
 
 
 def endpoints(settings: Settings) -> dict[str, Any]:
@@ -45,6 +48,26 @@ def confluent(settings: Settings, principal: str) -> dict[str, Any]:
         "log_level": 3,
     }
     return config | ({"ssl.ca.location": settings.kafka.ssl_ca} if settings.kafka.ssl_ca else {})
+
+
+class Connections:
+    """Takes what a librdkafka client would print; `lost` is what it said of the last connection that it lost ("": none).
+
+    While another connection stands, librdkafka 2.16 tells of that nowhere else. It is called by the client's next poll. One
+    that is not made yet carries no request; nor does one that the broker closes because it is idle, which is not told of here.
+    """
+
+    def __init__(self) -> None:
+        self.lost = ""
+
+    def settings(self) -> dict[str, Any]:
+        """For the client's configuration, over what `confluent` gives."""
+        return {"logger": self, "log_level": _INFO}
+
+    def log(self, _level: int, _form: str, kind: str, _client: str, text: str) -> None:
+        """As confluent-kafka calls a logger's."""
+        if kind == "FAIL" and not _NOT_YET_MADE.search(text):
+            self.lost = text
 
 
 def kafka_python(settings: Settings, principal: str) -> dict[str, Any]:

@@ -99,6 +99,7 @@ EVENTS: dict[str, str] = {
     "register_awaited": "a worker waits for the replica; `reason` says whether it is not complete or too far behind",
     "lanes_assigned": "this worker now owns these lanes",
     "lanes_revoked": "these lanes go to another worker",
+    "producer_awaited": "no transactional producer could be made, so it is tried again; `reason` says why",
     "lanes_awaited": "where lanes stand could not be read, so they wait and it is tried again; `reason` says why",
     "transaction_aborted": "a Kafka transaction was aborted; the batch is read again",
     "consumer_replaced": "the group's coordinator shut this member out, or does not answer it; it joins anew",

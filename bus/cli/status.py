@@ -34,6 +34,8 @@ def status(context: typer.Context, json: Annotated[bool, typer.Option("--json", 
             console.print(_datasets(found))
         if missing := _missing(found):
             console.print(f"\n{missing}", soft_wrap=True)
+        if found.waiting:
+            console.print(f"\n[yellow]The engine waits: {', '.join(found.waiting)}.[/] `bus doctor` says more.", soft_wrap=True)
         console.print(_last_line(found), soft_wrap=True)
     well = found.supervisor == "up" and all(process.state == "up" for process in found.processes)
     raise typer.Exit(0 if well else 1)

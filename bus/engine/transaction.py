@@ -13,6 +13,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
+from bus.access import Connections
 from bus.engine import client
 from bus.engine.client import Calls, HumanNeeded, Stop
 
@@ -23,8 +24,6 @@ CALL_SECONDS = 30.0
 _SLICE_SECONDS = 0.5
 """A step is asked for in slices, so that a stop is noticed in between."""
 _PAUSE_SECONDS = 0.02
-_IN_THE_MAKING = "in state CONNECT"
-"""librdkafka's words for a connection that does not stand yet."""
 MAX_MESSAGE_BYTES = 33_554_432
 """Far above what a topic takes: whatever could be read must be able to leave again as a dead letter."""
 QUEUE_KBYTES = 36_864
@@ -46,7 +45,6 @@ PRODUCER = {
     "reconnect.backoff.max.ms": 1_000,
     "retry.backoff.ms": 20,
     "retry.backoff.max.ms": 500,
-    "logger": client.QUIET,
 }
 
 
@@ -75,26 +73,20 @@ class Transactions:
         """Raises HumanNeeded, Indefinite (try again) or Stopped. Fences earlier producers and ends what they left open."""
         self._stop, self._calls = stop, calls
         self.open = False
-        self._lost = ""
-        """Of the last connection that was lost: in which words librdkafka told it."""
-        settings = dict(config) | PRODUCER | {"transactional.id": transactional_id, "error_cb": self._on_error}
-        self.producer = Producer(settings)
+        self._connections = Connections()
+        own = {"transactional.id": transactional_id, "error_cb": client.ignore}
+        self.producer = Producer(dict(config) | PRODUCER | own | self._connections.settings())
         try:
             self._step(self.producer.init_transactions)
         except Abort as error:
             raise Indefinite(str(error)) from error
 
-    def _on_error(self, error: KafkaError) -> None:
-        """librdkafka mends connections. One that could not be made had no request on it."""
-        if error.code() in (KafkaError._TRANSPORT, KafkaError._TIMED_OUT) and _IN_THE_MAKING not in error.str():
-            self._lost = error.str()
-
     def begin(self) -> None:
         """Raises Indefinite also when an earlier transaction's end may still be under way."""
-        self.producer.poll(0)  # calls `_on_error`
-        if self._lost:
-            raise Indefinite(f"a request may still be under way on a lost connection: {self._lost}")
         try:
+            self.producer.poll(0)  # tells of lost connections
+            if lost := self._connections.lost:
+                raise Indefinite(f"a request may still be under way on a lost connection: {lost}")
             self.producer.begin_transaction()
         except KafkaException as error:
             raise Indefinite(client.text(error)) from error

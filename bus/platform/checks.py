@@ -13,6 +13,7 @@ import psycopg
 from kafka.errors import KafkaError
 
 from bus.config import Settings
+from bus.core.outcome import Cause
 from bus.core.position import parse_lsn
 from bus.platform import (
     broker,
@@ -50,7 +51,7 @@ class Check:
 
 def run(settings: Settings) -> Iterator[Check]:
     """Every check, cheapest first. One that cannot be carried out says why instead of ending the others."""
-    for check in (_java, _jars, _disk, _declarations, _secrets, _ports, _supervisor, _processes, _kafka, _postgres):
+    for check in (_java, _jars, _disk, _declarations, _secrets, _ports, _supervisor, _processes, _engine, _kafka, _postgres):
         yield from _guarded(check, settings)
 
 
@@ -184,6 +185,18 @@ def _processes(settings: Settings) -> Iterator[Check]:
             yield Check(process.name, "warning", found, f"see {log} for why it ended")
         else:
             yield Check(process.name, "ok", f"up, pid {process.pid}")
+
+
+def _engine(settings: Settings) -> Iterator[Check]:
+    about = {
+        Cause.REGISTER.value: "the register's replica is not complete or too far behind",
+        Cause.PRODUCER.value: "the broker gives no producer",
+        Cause.LANES.value: "where the lanes stand cannot be read",
+        Cause.TRANSACTION.value: "the last transaction could not be committed",
+    }
+    for cause in health.gather(settings).waiting:
+        todo = f"the last lines of {settings.home}/log/engine-*.log say why; mend that, and the engine goes on by itself"
+        yield Check("engine", "warning", f"a worker commits nothing and tries again: {about[cause]}", todo)
 
 
 def last_failure(settings: Settings, name: str) -> str:

@@ -56,6 +56,8 @@ class Status:
     datasets: dict[str, Flow]
     capture_lag_seconds: dict[str, float]
     register_people: int
+    waiting: list[str]
+    """What engine workers wait for that commit nothing and try again (bus.core.outcome.Cause); empty when none does."""
 
 
 def gather(settings: Settings) -> Status:
@@ -68,6 +70,7 @@ def gather(settings: Settings) -> Status:
         datasets=flows(found),
         capture_lag_seconds={labels["database"]: value for name, labels, value in found if name == "bus_capture_lag_seconds"},
         register_people=max((int(value) for name, _, value in found if name == "bus_register_people"), default=0),
+        waiting=sorted({labels["cause"] for name, labels, value in found if name == "bus_engine_waiting" and value}),
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from bus import telemetry
+from bus.access import Connections
 from bus.avro import derive
 from bus.avro.catalogue import Catalogue, CatalogueError, value_subject
 from bus.avro.dataset import Dataset
@@ -27,8 +28,6 @@ STEP_SECONDS: Final = 0.5
 COMMIT_SECONDS: Final = 12.0
 FULL_SECONDS: Final = 10.0
 _FIRST_WINDOW: Final = 512
-_IN_THE_MAKING: Final = "in state CONNECT"
-"""librdkafka's words for a connection that does not stand yet."""
 
 _PRODUCER: Final = {
     "acks": "all",
@@ -43,7 +42,6 @@ _PRODUCER: Final = {
     "delivery.report.only.error": True,
     "socket.nagle.disable": True,
     "reconnect.backoff.max.ms": 2_000,
-    "log_level": 2,
 }
 _READER: Final = {
     "enable.auto.commit": False,
@@ -89,12 +87,11 @@ class Sink:
         self._domain = domain
         self._stopped = stopped
         self._open = False
-        self._lost = ""
-        """Of the last connection that was lost: in which words librdkafka told it."""
+        self._connections = Connections()
         self._dead: dict[tuple[str, str], tuple[int, str]] = {}
         """(dataset, code) -> (how many in this transaction, the first one's position)."""
         self._log = telemetry.logger("capture", domain)
-        own = {"transactional.id": f"capture-{domain}", "error_cb": self._on_error}
+        own = {"transactional.id": f"capture-{domain}", **self._connections.settings()}
         self._producer = Producer({**config, **_PRODUCER, **own})
         self._patiently(self._producer.init_transactions, COMMIT_SECONDS)
 
@@ -115,18 +112,13 @@ class Sink:
         except KafkaException as error:
             raise failure(error) from None
 
-    def _on_error(self, error: KafkaError) -> None:
-        """librdkafka mends connections. One that could not be made had no request on it."""
-        if error.code() in (KafkaError._TRANSPORT, KafkaError._TIMED_OUT) and _IN_THE_MAKING not in error.str():
-            self._lost = error.str()
-
     def _begin(self) -> None:
         """Never on a producer that has lost a connection: the request that ended an earlier transaction may still be under way
         on it, and would end this one half done (KAFKA-17754). A new producer's epoch keeps it out."""
-        self._producer.poll(0)  # calls `_on_error`
-        if self._lost:
-            raise Interrupted(f"Kafka: a request may still be under way on a lost connection: {self._lost}")
         try:
+            self._producer.poll(0)  # tells of lost connections
+            if lost := self._connections.lost:
+                raise Interrupted(f"Kafka: a request may still be under way on a lost connection: {lost}")
             self._producer.begin_transaction()
         except KafkaException as error:
             raise failure(error) from None

@@ -50,6 +50,8 @@ class Kind(enum.Enum):
     """The connection ends; the broker sees the request on it after `behind` requests `behind_api` of the same client."""
     HOLD = "hold"
     """The request, and all behind it on its connection, waits until `release`."""
+    HOLD_ANSWER = "hold the answer"
+    """The broker sees the request; its answer, and all behind it on its connection, waits until `release`."""
 
 
 @dataclass(slots=True)
@@ -67,6 +69,8 @@ class Fault:
     call: Callable[[], object] | None = None
     """Called in a thread of its own and waited for, before anything is done with the request."""
     hits: int = 0
+    waits: bool = False
+    """Whether something is held."""
     over: bool = False
     """Whether all was done that it does."""
     released: asyncio.Event = field(default_factory=asyncio.Event)
@@ -88,7 +92,7 @@ class _Sent:
     api: int
     swallow: bool = False
     fault: Fault | None = None
-    """The connection is cut when the answer is here."""
+    """What happens when the answer is here."""
 
 
 class Proxy:
@@ -102,6 +106,7 @@ class Proxy:
         self._late: list[tuple[_Link, bytes, Fault, str]] = []
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
+        self._server: asyncio.Server
         self._thread = threading.Thread(target=self._run, name="proxy", daemon=True)
 
     def __enter__(self) -> Proxy:
@@ -119,9 +124,14 @@ class Proxy:
         return fault
 
     def release(self, fault: Fault) -> None:
-        """Lets what a HOLD holds go on, and takes no more."""
+        """Lets what is held go on, and takes no more."""
         fault.times = 0
         self._loop.call_soon_threadsafe(fault.released.set)
+
+    def cut(self) -> None:
+        """Ends every connection there is."""
+        for link in list(self._links):
+            self._loop.call_soon_threadsafe(link.close)
 
     def clear(self) -> None:
         """No more faults; what was held goes on, what was to come late does not come."""
@@ -141,35 +151,36 @@ class Proxy:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
-        server = self._loop.run_until_complete(asyncio.start_server(self._serve, HOST, 0))
-        self.port = server.sockets[0].getsockname()[1]
+        self._server = self._loop.run_until_complete(asyncio.start_server(self._serve, HOST, 0))
+        self.port = self._server.sockets[0].getsockname()[1]
         self._ready.set()
         self._loop.run_forever()
-        server.close()
-        self._loop.run_until_complete(asyncio.sleep(0))
         self._loop.close()
 
     async def _close(self) -> None:
-        for link in list(self._links):
-            link.close()
-        rest = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-        for task in rest:
-            task.cancel()
-        await asyncio.gather(*rest, return_exceptions=True)
+        """Until nothing is under way any more: a connection that was just accepted becomes a task of its own."""
+        self._server.close()
+        while rest := asyncio.all_tasks() - {asyncio.current_task()}:
+            for link in list(self._links):
+                link.close()
+            for task in rest:
+                task.cancel()
+            await asyncio.gather(*rest, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            broker = await asyncio.open_connection(HOST, self.broker_port)
-        except OSError:
-            writer.close()
-            return
-        link = _Link(self, reader, writer, *broker)
-        self._links.add(link)
-        try:
-            await link.run()
-        finally:
-            self._links.discard(link)
-            link.close()
+        with contextlib.suppress(asyncio.CancelledError):  # asyncio tells it as a fault
+            try:
+                broker = await asyncio.open_connection(HOST, self.broker_port)
+            except OSError:
+                writer.close()
+                return
+            link = _Link(self, reader, writer, *broker)
+            self._links.add(link)
+            try:
+                await link.run()
+            finally:
+                self._links.discard(link)
+                link.close()
 
     def take(self, api: int, client: str) -> Fault | None:
         found = next((fault for fault in self.faults if fault.takes(api, client)), None)
@@ -252,11 +263,13 @@ class _Link:
         if fault.kind is Kind.DELAY:
             await asyncio.sleep(fault.seconds)
         elif fault.kind is Kind.HOLD:
+            fault.waits = True
             await fault.released.wait()
-        await self.send(frame, _Sent(api, fault=fault if fault.kind is Kind.CUT_AFTER else None))
+        at_the_answer = fault.kind in (Kind.CUT_AFTER, Kind.HOLD_ANSWER)
+        await self.send(frame, _Sent(api, fault=fault if at_the_answer else None))
         if fault.kind is Kind.REPEAT:
             await self.send(frame, _Sent(api, swallow=True))
-        fault.over = fault.kind is not Kind.CUT_AFTER
+        fault.over = not at_the_answer
         return True
 
     async def _down(self) -> None:
@@ -265,8 +278,12 @@ class _Link:
                 frame = await _read(self._broker_reader)
                 sent = self._sent.popleft()
                 if sent.fault is not None:
+                    sent.fault.waits = sent.fault.kind is Kind.HOLD_ANSWER
+                    if sent.fault.waits:
+                        await sent.fault.released.wait()
                     sent.fault.over = True
-                    return
+                    if sent.fault.kind is not Kind.HOLD_ANSWER:
+                        return
                 if not sent.swallow and not self._late:
                     await _write(self._writer, self._readdressed(frame) if sent.api in _TELL_ADDRESSES else frame)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
 
 from bus import access, config
 from bus.avro import dataset
@@ -143,7 +143,17 @@ class Stage:
         self.filling.produce(records)
 
     def drained(self) -> bool:
-        """All input is committed, and no transaction of a dead worker hides what was written after it."""
+        """All input is committed, and no transaction of a dead worker hides what was written after it.
+
+        A broker that restarts does not say.
+        """
+        try:
+            return self._drained()
+        except KafkaException as error:
+            self.left = {error.args[0].str(): {}}
+            return False
+
+    def _drained(self) -> bool:
         ends = self.watch.ends(d.topic for d in self.datasets.values())
         come = self.watch.committed(ends)
         self.left = {"unread": {place: (come[place], end) for place, end in ends.items() if come[place] < end}}

@@ -7,6 +7,7 @@ import contextlib
 import pytest
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from bus.access import Connections
 from bus.engine import transaction
 from bus.engine.client import STUCK_LOOKS, Calls, Stop
 from bus.engine.transaction import Indefinite, Transactions
@@ -69,17 +70,38 @@ class Fenced:
     init_transactions = send_offsets_to_transaction = commit_transaction = abort_transaction = try_again
 
     def poll(self, _: float) -> None:
-        raise KafkaException(KafkaError(KafkaError._FENCED, "by a newer instance", True, False, False))
+        if self.asleep:
+            raise KafkaException(KafkaError(KafkaError._FENCED, "by a newer instance", True, False, False))
 
 
-@pytest.mark.parametrize("step", ["commit", "abort"])
-def test_a_producer_that_learns_of_its_end_between_two_tries_leaves_the_outcome_open(
+@pytest.mark.parametrize("step", ["begin", "commit", "abort"])
+def test_a_producer_that_learns_of_its_end_from_a_poll_leaves_the_outcome_open(
     step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else the worker would end where it is to start over."""
     monkeypatch.setattr(transaction, "Producer", Fenced)
     made = Transactions({}, "engine-0", Stop(), Calls())
-    made.begin()
+    if step != "begin":
+        made.begin()
     monkeypatch.setattr(Fenced, "asleep", True)
     with pytest.raises(Indefinite, match="_FENCED"):
-        made.commit([], None) if step == "commit" else made.abort()
+        {"begin": made.begin, "commit": lambda: made.commit([], None), "abort": made.abort}[step]()
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "lost"),
+    [
+        ("FAIL", "TxnCoordinator: 127.0.0.1:9: Disconnected: connection closed by peer (after 27ms in state UP)", True),
+        ("FAIL", "127.0.0.1:9: Receive failed: reset by peer (after 5ms in state UP, 1 identical error(s) suppressed)", True),
+        ("FAIL", "127.0.0.1:9: Disconnected (after 5ms in state REAUTH)", True),
+        ("FAIL", "127.0.0.1:9: said in words that nobody knows", True),
+        ("FAIL", "127.0.0.1:9: Connect to ipv4#127.0.0.1:9 failed: Connection refused (after 0ms in state CONNECT)", False),
+        ("FAIL", "127.0.0.1:9: Failed to resolve 'kafka' (after 0ms in state TRY_CONNECT)", False),
+        ("FAIL", "127.0.0.1:9: Disconnected (after 0ms in state APIVERSION_QUERY)", False),
+        ("TXNERR", "Current transaction failed in state UP", False),
+    ],
+)
+def test_a_connection_counts_as_lost_when_it_may_have_carried_a_request(kind: str, text: str, lost: bool) -> None:
+    connections = Connections()
+    connections.log(6, "%s [%s] %s", kind, "engine-0#producer-1", text)
+    assert connections.lost == (text if lost else "")
