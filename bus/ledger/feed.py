@@ -7,8 +7,10 @@ the next delivery's `seq` will tell.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 from bus.avro import varint
 from bus.avro.frame import HEADER_BYTES, Malformed
@@ -74,11 +76,12 @@ class Lane:
 
     def _fill(self, seq: int) -> bool:
         """Whether the number was missing; it no longer is."""
-        for place, (first, last) in enumerate(self._missing):
-            if first <= seq <= last:
-                self._missing[place : place + 1] = [r for r in ([first, seq - 1], [seq + 1, last]) if r[0] <= r[1]]
-                return True
-        return False
+        place = bisect_right(self._missing, seq, key=itemgetter(0)) - 1
+        if place < 0 or seq > self._missing[place][1]:
+            return False
+        first, last = self._missing[place]
+        self._missing[place : place + 1] = [r for r in ([first, seq - 1], [seq + 1, last]) if r[0] <= r[1]]
+        return True
 
     def missing(self) -> int:
         return sum(last - first + 1 for first, last in self._missing)
