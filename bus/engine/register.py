@@ -22,6 +22,7 @@ from bus.avro import catalogue, dataset, derive, frame
 from bus.avro.dataset import Dataset
 from bus.config import ConfigError, Settings
 from bus.core import topics
+from bus.core.identity import KEY_BYTES
 from bus.engine import client
 from bus.engine.client import HumanNeeded, Stop
 from bus.engine.person import Pack, compile_packer
@@ -131,6 +132,8 @@ class Follower:
                 continue
             offset, key, value = message.offset(), message.key(), message.value()
             offsets[message.partition()] = offset + 1
+            if key is None or len(key) != KEY_BYTES:
+                continue  # nobody's
             if value is None:
                 people[key] = None
                 continue
@@ -223,7 +226,7 @@ def _is_read(value: bytes | None, table: str) -> bool:
     try:
         found: Any = json.loads(value or b"{}")
         return bool(found["tables"][table][-1]["upto"] is None)
-    except (ValueError, KeyError, TypeError, IndexError):
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
         return False
 
 
