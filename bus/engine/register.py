@@ -26,6 +26,7 @@ from bus.core.identity import KEY_BYTES
 from bus.engine import client
 from bus.engine.client import HumanNeeded, Stop
 from bus.engine.person import Pack, compile_packer
+from bus.engine.policy import PERSON_KEY
 from bus.engine.replica import ReplicaError, ReplicaWriter
 from bus.registry import log as registry
 
@@ -101,7 +102,7 @@ class Follower:
             "fetch.queue.backoff.ms": 10,
             "error_cb": client.ignore,
         }
-        pack = compile_packer(register, schema_id, settings.engine.max_record_bytes)
+        pack = compile_packer(register, schema_id, settings.engine.max_record_bytes, settings.secret(PERSON_KEY))
         watch = PositionWatch(Consumer(config | reader), admin, register)
         made = Follower(Consumer(config | reader), watch, writer, pack, register.topic, lanes)
         gc.collect()
@@ -139,7 +140,7 @@ class Follower:
                 continue
             # A malformed one leaves the person as known; the engine reads the same topic and makes the dead letter.
             with contextlib.suppress(frame.Malformed):
-                people[key] = pack(value, offset)
+                people[key] = pack(value, offset, key)
         if offsets:
             self._writer.apply(people, offsets)
             self._next |= offsets

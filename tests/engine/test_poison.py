@@ -186,7 +186,7 @@ def follower(home: Path, on: Stage) -> Follower:
     """On a replica of its own, and with a client that has nothing to say."""
     consumer: Any = SimpleNamespace(assign=lambda _: None, close=lambda: None)
     watch: Any = SimpleNamespace(streaming=lambda: False, close=lambda: None)
-    pack = compile_packer(REGISTER, on.change_id, MAX_RECORD_BYTES)
+    pack = compile_packer(REGISTER, on.change_id, MAX_RECORD_BYTES, PERSON_SECRET)
     return Follower(consumer, watch, ReplicaWriter(home, b"i", 1 << 26), pack, REGISTER.topic, 1)
 
 
@@ -196,8 +196,11 @@ def test_a_poisoned_record_of_the_register_leaves_everybody_as_known(tmp_path: P
     good, key = on.change("c", None, PERSON)
     other = on.world.person_key("079188000045")
     bad = [p for p in poisons(on, PERSON | {"ward": "W2"}) if p.value is not None]
+    strange, _ = on.change("c", None, PERSON | {"pin": "079188000045"})
+    gone, _ = on.change("d", PERSON | {"pin": "123456789"}, None)
+    bad += [Poison("somebody else's", value, key) for value in (strange, gone)]
     bad += [Poison("no value either", None, odd) for odd in (None, b"", b"short", b"k" * 600)]
-    records = [(good, key), (good, other), *((p.value, p.key) for p in bad), (None, other)]
+    records = [(good, key), (strange, other), *((p.value, p.key) for p in bad), (None, other)]
     following = follower(tmp_path, on)
     messages = [Message(REGISTER.topic, n, *record) for n, record in enumerate(records)]
     following._take(messages[:100])
