@@ -4,11 +4,13 @@
 PYTHON ?= $(shell for each in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$each -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$each && break; done)
 ARGS ?=
+MINUTES ?= 1
+SEED ?= 0
 MAKEFLAGS += --no-print-directory
 VENV := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench test lint dev soak strength check-python
+.PHONY: help setup demo bench test lint dev soak strength check-python fuzz
 
 help:
 	@echo 'make setup   make .venv: then .venv/bin/bus is ready'
@@ -18,6 +20,7 @@ help:
 	@echo 'make bench   the engine beside Kafka Streams; ARGS="--rounds 1 --without-streams" goes to `bus bench`'
 	@echo 'make soak    the tests of the whole flow, for longer and with more people'
 	@echo 'make strength  the engine under every mistreated request, broker restart, sleeping worker, and output that takes nothing'
+	@echo 'make fuzz    mutated records for the kernel, built with sanitizers, and for Python; MINUTES=5 SEED=1'
 
 check-python:
 	@test -n '$(PYTHON)' || { echo 'setup: Python 3.11 or newer is needed: apt-get install python3' >&2; exit 1; }
@@ -48,3 +51,6 @@ soak: dev
 
 strength: dev
 	LT_SOAK=1 $(VENV)/python -m pytest -q --numprocesses 0 tests/engine/strength tests/capture/test_belated.py $(ARGS)
+
+fuzz: dev
+	$(VENV)/python -m tests.engine.fuzz --minutes $(MINUTES) --seed $(SEED)

@@ -34,6 +34,8 @@ _SERVERS = {
     "tests/engine/test_processes": "engine",
     "tests/engine/test_register": "engine",
     "tests/engine/test_lanes": "engine",
+    "tests/engine/test_feed": "engine",
+    "tests/engine/test_dead_letters": "engine",
     "tests/capture": "capture",
     "tests/platform/test_servers": "home",
     "tests/processors": "home",

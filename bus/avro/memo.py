@@ -8,10 +8,15 @@ from typing import TypeVar
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 MEMO_ENTRIES = 65_536
+KEY_BYTES = 256
+"""Longest key that is remembered: what is looked up often is short, and records of long texts must not fill the memory."""
 
 
 class Memo(dict[K, V]):
-    """`memo[key]` is `make(key)`. When full it is emptied: what is in use comes back at once, and nothing has to be ordered."""
+    """`memo[key]` is `make(key)`. When full it is emptied: what is in use comes back at once, and nothing has to be ordered.
+
+    Keys are bytes, numbers, or tuples of either.
+    """
 
     def __init__(self, make: Callable[[K], V], entries: int = MEMO_ENTRIES) -> None:
         super().__init__()
@@ -19,7 +24,16 @@ class Memo(dict[K, V]):
 
     def __missing__(self, key: K) -> V:
         value = self._make(key)
+        if _size(key) > KEY_BYTES:
+            return value
         if len(self) >= self._entries:
             self.clear()
         self[key] = value
         return value
+
+
+def _size(key: Hashable) -> int:
+    """Bytes of text in a key."""
+    if isinstance(key, tuple):
+        return sum(map(_size, key))
+    return len(key) if isinstance(key, bytes) else 0

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable
 from typing import Any
 
-import fastavro
 from confluent_kafka import Message
 
 from bus.avro import dataset, frame
 from bus.avro.catalogue import Catalogue, CatalogueError
 from bus.cli.masking import Masker, headers, json_value, key_text
 from bus.config import Settings
+from bus.ledger.decoding import Decode, compile_decoder
 
 Record = dict[str, Any]
 """{"topic", "lane", "offset", "timestamp_ms", "key" (four hexadecimal digits), "headers", "value"}."""
@@ -25,8 +24,8 @@ class Describer:
     def __init__(self, settings: Settings, read_catalogue: Callable[[], Catalogue]) -> None:
         self._masker = Masker(dataset.load(settings.schemas))
         self._read_catalogue = read_catalogue
-        self._schemas: dict[int, tuple[Any, Any]] = {}
-        """id -> schema as parsed JSON, and as fastavro wants it."""
+        self._schemas: dict[int, tuple[Any, Decode]] = {}
+        """id -> schema as parsed JSON, and what decodes by it."""
 
     def describe(self, message: Message) -> Record:
         """What may be shown. Never raises: bytes that cannot be decoded are described by their length."""
@@ -44,27 +43,28 @@ class Describer:
     def value(self, topic: str, value: bytes) -> Any:
         """One value, masked."""
         try:
-            schema, parsed = self._schema(frame.schema_id(value))
-            decoded = fastavro.schemaless_reader(io.BytesIO(value[frame.HEADER_BYTES :]), parsed, None)
-            return self._masker.mask(decoded, schema)
+            schema_id = frame.schema_id(value)
         except frame.Malformed:
             return _json(topic, value)
+        try:
+            schema, decode = self._schema(schema_id)
+            return self._masker.mask(decode(value), schema)
         except CatalogueError as error:
             return f"<{len(value)} bytes: {error}>"
-        except Exception as error:  # fastavro raises whatever bad bytes lead it to, and its text may quote them
+        except Exception as error:  # fastavro raises whatever bad values lead it to, and its text may quote them
             return f"<{len(value)} bytes that do not fit their schema: {type(error).__name__}>"
 
-    def _schema(self, schema_id: int) -> tuple[Any, Any]:
+    def _schema(self, schema_id: int) -> tuple[Any, Decode]:
         if schema_id not in self._schemas:
             schema = json.loads(self._read_catalogue().schema(schema_id))
-            self._schemas[schema_id] = schema, fastavro.parse_schema(json.loads(json.dumps(schema)))
+            self._schemas[schema_id] = schema, compile_decoder(schema)
         return self._schemas[schema_id]
 
 
 def _json(topic: str, value: bytes) -> Any:
     try:
         return json_value(topic, json.loads(value))
-    except ValueError:
+    except (ValueError, RecursionError):
         return f"<{len(value)} bytes: neither framed Avro nor JSON>"
 
 

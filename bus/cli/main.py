@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from bus.cli import bench, demo, doctor, down, frame, replay, run, simulate, status, tail, topics, up
+from bus.cli import bench, demo, doctor, down, frame, replay, run, simulate, status, tail, topics, up, verify_feed
 
 app = typer.Typer(
     name="bus",
@@ -41,6 +41,7 @@ app.command()(status.status)
 app.command()(doctor.doctor)
 app.command()(topics.topics)
 app.command()(tail.tail)
+app.command()(verify_feed.verify_feed)
 app.command()(replay.replay)
 app.command()(simulate.simulate)
 app.command()(bench.bench)

@@ -116,7 +116,8 @@ class Batch:
 
     def _bury(self, message: Message, run: Run, code: DeadCode) -> None:
         about = deadletter.headers(message.topic(), message.partition(), message.offset(), code)
-        self._produce_patiently(deadletter.topic(run.plan.dataset), message.value(), message.key(), run.lane, about)
+        key, value = deadletter.carried(message.key(), message.value())
+        self._produce_patiently(deadletter.topic(run.plan.dataset), value, key, run.lane, about)
         run.dead[code] = run.dead.get(code, 0) + 1
 
     def _produce_patiently(self, topic: str, value: bytes | None, key: bytes | None, lane: int, headers: Any = None) -> None:

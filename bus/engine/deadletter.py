@@ -9,14 +9,21 @@ TOPIC_HEADER = "x-original-topic"
 PARTITION_HEADER = "x-original-partition"
 OFFSET_HEADER = "x-original-offset"
 CODE_HEADER = "x-dead-code"
+MAX_BYTES = 8_000_000
+"""Most of key and value together that a dead letter carries: the topics take 8 MiB. A compressed record can be longer."""
 
 
 def topic(dataset: str) -> str:
     return topics.dead(dataset)
 
 
+def carried(key: bytes | None, value: bytes | None) -> tuple[bytes | None, bytes | None]:
+    """Key and value untouched; neither, where they are too long to be written again: they stay where the headers say."""
+    return (key, value) if len(key or b"") + len(value or b"") <= MAX_BYTES else (None, None)
+
+
 def headers(input_topic: str, partition: int, offset: int, code: DeadCode) -> list[tuple[str, bytes]]:
-    """What goes with the untouched key and value."""
+    """What goes with key and value."""
     return [
         (TOPIC_HEADER, input_topic.encode()),
         (PARTITION_HEADER, b"%d" % partition),

@@ -16,30 +16,53 @@ from dataclasses import dataclass
 from bus.avro import derive, varint
 from bus.avro.dataset import Dataset
 from bus.avro.frame import HEADER_BYTES, Malformed, schema_id
+from bus.avro.scalar import content
 from bus.avro.walker import compile_walker
-from bus.core.outcome import DeadCode
+from bus.core import identity
+from bus.core.outcome import CHANGE_OPS, DeadCode
+from bus.core.position import EVENT_ID_BYTES
 
-Pack = Callable[[bytes, int], bytes | None]
+Pack = Callable[..., bytes | None]
+"""pack(value, offset, key)."""
 MAX_RECORD_BYTES = 1_048_576
+Span = tuple[int, int] | None
 _PRESENT = b"\2"
+_OP_AT = HEADER_BYTES + EVENT_ID_BYTES
+_UPDATE, _DELETE = (2 * CHANGE_OPS.index(op) for op in "ud")
 
 
-def compile_packer(register: Dataset, accepted_id: int | None = None, max_record_bytes: int = MAX_RECORD_BYTES) -> Pack:
-    """pack(value of a register change event, its offset) -> the replica's value; None: the person is to be removed.
+def compile_packer(
+    register: Dataset, accepted_id: int | None = None, max_record_bytes: int = MAX_RECORD_BYTES, secret: bytes | None = None
+) -> Pack:
+    """pack(value of a register change event, its offset, its key) -> the replica's value; None: the person is to be removed.
 
-    `accepted_id`: the only id accepted (None: any). `pack` raises Malformed for bytes that are not such an event.
+    `accepted_id`: the only id accepted (None: any). `secret`: the bus's, by which the key must be the PIN's (None: any key).
+    `pack` raises Malformed for bytes that are not such an event, for a key that is another person's, and for an event that a
+    plan refuses, too, because its images are not those of its op or are of two rows.
     """
+    pin = register.people[0].pin
+    pin_before, pin_after = f"before.{pin}", f"after.{pin}"
     columns = list(register.fields)
-    walk = compile_walker(derive.change(register), [f"after.{c}" for c in columns], start=HEADER_BYTES)
+    after = [f"after.{c}" for c in columns]
+    fixed = [(f"before.{c}", f"after.{c}") for c in columns if c == pin or c in register.primary_key]
+    walk = compile_walker(derive.change(register), [*(was for was, _ in fixed), *after], start=HEADER_BYTES)
     ends = struct.Struct(f"<{len(columns) + 1}I")
 
-    def pack(change: bytes, offset: int) -> bytes | None:
+    def pack(change: bytes, offset: int, key: bytes | None = None) -> bytes | None:
         if len(change) > max_record_bytes:
             raise Malformed(DeadCode.TOO_LARGE)
-        found = schema_id(change)
-        if accepted_id is not None and found != accepted_id:
+        written_by = schema_id(change)
+        if accepted_id is not None and written_by != accepted_id:
             raise Malformed(DeadCode.UNKNOWN_SCHEMA)
-        spans = [span for span in walk(change).values() if span]
+        found = walk(change)
+        for was, now in fixed:
+            if not _is_whole(change, found[was], found[now]):
+                raise Malformed
+        if secret is not None:
+            start, end = found[pin_after] or found[pin_before] or (0, 0)
+            if key != identity.person_key(secret, content(change[start:end])):
+                raise Malformed  # else one person would be verified against another's record
+        spans = [span for span in map(found.__getitem__, after) if span]
         if not spans:
             return None
         lane_offset = _PRESENT + varint.encode(offset)
@@ -49,6 +72,14 @@ def compile_packer(register: Dataset, accepted_id: int | None = None, max_record
         return b"".join((places, lane_offset, _PRESENT, change[begin:end]))
 
     return pack
+
+
+def _is_whole(change: bytes, was: Span, now: Span) -> bool:
+    """Whether the op has its images, and those of an update are of one row. `was`, `now`: a key column before and after."""
+    op = change[_OP_AT]
+    if op == _UPDATE:
+        return was is not None and now is not None and change[was[0] : was[1]] == change[now[0] : now[1]]
+    return (now is None and was is not None) if op == _DELETE else (was is None and now is not None)
 
 
 @dataclass(frozen=True, slots=True)

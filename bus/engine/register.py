@@ -22,9 +22,11 @@ from bus.avro import catalogue, dataset, derive, frame
 from bus.avro.dataset import Dataset
 from bus.config import ConfigError, Settings
 from bus.core import topics
+from bus.core.identity import KEY_BYTES
 from bus.engine import client
 from bus.engine.client import HumanNeeded, Stop
 from bus.engine.person import Pack, compile_packer
+from bus.engine.policy import PERSON_KEY
 from bus.engine.replica import ReplicaError, ReplicaWriter
 from bus.registry import log as registry
 
@@ -100,7 +102,7 @@ class Follower:
             "fetch.queue.backoff.ms": 10,
             "error_cb": client.ignore,
         }
-        pack = compile_packer(register, schema_id, settings.engine.max_record_bytes)
+        pack = compile_packer(register, schema_id, settings.engine.max_record_bytes, settings.secret(PERSON_KEY))
         watch = PositionWatch(Consumer(config | reader), admin, register)
         made = Follower(Consumer(config | reader), watch, writer, pack, register.topic, lanes)
         gc.collect()
@@ -131,12 +133,14 @@ class Follower:
                 continue
             offset, key, value = message.offset(), message.key(), message.value()
             offsets[message.partition()] = offset + 1
+            if key is None or len(key) != KEY_BYTES:
+                continue  # nobody's
             if value is None:
                 people[key] = None
                 continue
             # A malformed one leaves the person as known; the engine reads the same topic and makes the dead letter.
             with contextlib.suppress(frame.Malformed):
-                people[key] = pack(value, offset)
+                people[key] = pack(value, offset, key)
         if offsets:
             self._writer.apply(people, offsets)
             self._next |= offsets
@@ -223,7 +227,7 @@ def _is_read(value: bytes | None, table: str) -> bool:
     try:
         found: Any = json.loads(value or b"{}")
         return bool(found["tables"][table][-1]["upto"] is None)
-    except (ValueError, KeyError, TypeError, IndexError):
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
         return False
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -56,6 +56,10 @@ class Extent:
     def covers(self, at_ms: int) -> bool:
         """Whether a record with this timestamp counts."""
         return (self.begin_ms is None or self.begin_ms <= at_ms) and (self.end_ms is None or at_ms < self.end_ms)
+
+    def whole(self) -> Extent:
+        """Every record in `ranges`, whatever its timestamp."""
+        return replace(self, begin_ms=None, end_ms=None)
 
     def is_past(self, at_ms: int) -> bool:
         """Whether nothing that counts can follow a record with this timestamp in its lane."""

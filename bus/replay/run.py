@@ -7,13 +7,17 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, Message, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
 
 from bus.replay.extent import Extent, ReplayError
 from bus.replay.pace import Merge, Pacer
 from bus.replay.reader import Reader
 
 REPLAY_HEADER = "x-replay-id"
+MAX_MESSAGE_BYTES = 33_554_432
+"""Far above what a topic takes: the broker says what is too long, not the client's default of a megabyte."""
+QUEUE_KBYTES = 36_864
+"""What may wait to be written; one record of the greatest size must find room."""
 _POLL_SECONDS = 0.2
 _FLUSH_SECONDS = 30.0
 _BALANCE_RECORDS = 100
@@ -38,7 +42,8 @@ def producer_config(connection: Mapping[str, Any]) -> dict[str, Any]:
         "partitioner": "murmur2_random",
         "compression.type": "lz4",
         "linger.ms": 5,
-        "queue.buffering.max.kbytes": 32_768,
+        "message.max.bytes": MAX_MESSAGE_BYTES,
+        "queue.buffering.max.kbytes": QUEUE_KBYTES,
         "queue.buffering.max.messages": 100_000,
     }
 
@@ -124,6 +129,11 @@ class Replay:
             except BufferError:
                 self._producer.poll(_POLL_SECONDS)
                 self._raise_failure()
+            except KafkaException as error:
+                raise ReplayError(
+                    f"cannot write lane {lane} offset {message.offset()} to {self._target}: {error.args[0].str()}; "
+                    "the sandbox holds a part of the range"
+                ) from None
         self._producer.poll(0)
         self._raise_failure()
         done = self.progress

@@ -5,18 +5,20 @@ from __future__ import annotations
 import contextlib
 import io
 import struct
+import sys
 import time
+from types import FrameType
 from typing import Any
 
 import fastavro
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bus.avro import varint
 from bus.avro.emitter import MAX_DEPTH, MAX_EMPTY_ITEMS
 from bus.avro.frame import Malformed
-from bus.avro.walker import compile_walker
+from bus.avro.walker import compile_walker, walk_source
 from tests.avro.random_schemas import encode, records, values
 
 LONG = st.integers(-(2**63), 2**63 - 1)
@@ -237,6 +239,94 @@ def test_a_megabyte_of_anything_is_refused_within_a_second(unit: bytes) -> None:
         with pytest.raises(Malformed):
             compile_walker(schema, [])(raw)
         assert time.process_time() - begun < 1.0
+
+
+class Counted(bytes):
+    """Bytes that count how many of them were looked at, one by one or in slices."""
+
+    seen = 0
+
+    def __getitem__(self, at: Any) -> Any:
+        found = super().__getitem__(at)
+        self.seen += len(found) if isinstance(at, slice) else 1
+        return found
+
+
+def work(schema: Any, raw: bytes) -> int:
+    """Lines of the walk that were run, and bytes that it looked at."""
+    walk, record, lines = compile_walker(schema, ()), Counted(raw), 0
+
+    def trace(at: FrameType, event: str, _: Any) -> Any:
+        nonlocal lines
+        lines += event == "line"
+        return trace if at.f_code.co_filename == "<walker>" or at.f_globals is vars(varint) else None
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        with contextlib.suppress(Malformed):
+            walk(record)
+    finally:
+        sys.settrace(before)
+    return lines + record.seen
+
+
+WIDE = {"type": "record", "name": "Wide", "fields": [{"name": f"f{i}", "type": "null"} for i in range(30)]}
+TEXTS = {"type": "record", "name": "T", "fields": [{"name": f"f{i}", "type": ["null", "string"]} for i in range(30)]}
+COSTLY: list[Any] = [
+    "string",
+    "long",
+    TREE,
+    {"type": "array", "items": "null"},
+    {"type": "array", "items": WIDE},
+    {"type": "array", "items": TEXTS},
+    {"type": "array", "items": {"type": "array", "items": "null"}},
+    {"type": "array", "items": {"type": "array", "items": {"type": "array", "items": "int"}}},
+    {"type": "map", "values": {"type": "map", "values": ["null", "string"]}},
+    {"type": "array", "items": [*("null", "string", "long"), {"type": "array", "items": "string"}]},
+]
+LONG_TEXT = varint.encode(70) + b"x" * 70
+UNITS = [
+    b"\0",
+    b"\1",
+    b"\2",
+    b"\3",
+    b"\x7f",
+    b"\x80",
+    b"\xff",
+    b"\2x\2",
+    b"\2\2x",
+    b"\2\0",
+    b"\1\4\0\0",
+    b"\2" + LONG_TEXT,
+    LONG_TEXT,
+]
+HEADS = [
+    b"",
+    *(varint.encode(n) for n in (1, 5_000, 10_000, 2**60, -5_000, -(2**60))),
+    varint.encode(-9_000) + varint.encode(10_000),
+]
+
+
+@pytest.mark.parametrize("schema", COSTLY, ids=range(len(COSTLY)))
+def test_the_work_for_any_bytes_is_bounded_by_their_number(schema: Any) -> None:
+    """Lines run and bytes looked at, for each byte at most as many as the walk has lines, and a budget's worth in all."""
+    made = walk_source(schema, ())
+    each = 3 + 2 * sum(text.count("\n") + 1 for text in (*made.functions, *made.lines))
+    for unit in UNITS:
+        for head in HEADS:
+            raw = (head + unit * 10_000)[:10_000]
+            assert work(schema, raw) <= each * len(raw), (unit, head)
+
+
+@given(st.data(), st.lists(st.sampled_from(UNITS), min_size=1, max_size=4), st.sampled_from(HEADS))
+@settings(max_examples=30)
+def test_the_work_is_bounded_for_any_schema(data: st.DataObject, units: list[bytes], head: bytes) -> None:
+    schema = data.draw(records())
+    made = walk_source(schema, ())
+    each = 3 + 2 * sum(text.count("\n") + 1 for text in (*made.functions, *made.lines))
+    raw = (head + b"".join(units) * 2_000)[:2_000]
+    assert work(schema, raw) <= each * len(raw)
 
 
 def test_names_that_look_alike_are_different_fields() -> None:

@@ -27,6 +27,7 @@ SAYS = {
     "doctor": "✓ kafka",
     "topics": "verified.civil.birth",
     "tail": "civil.birth",
+    "verify-feed": "is whole",
     "simulate": "row changes in",
     "replay": "sandbox.test",
 }

@@ -23,7 +23,7 @@ from bus.platform.declaration import Files
 RUNNER = CliRunner()
 COMMANDS = get_command(app).commands  # type: ignore[attr-defined]
 LEAVES = [[name] for name in COMMANDS if name != "run"] + [["run", name] for name in COMMANDS["run"].commands]
-READ = ["status", "doctor", "topics", "tail"]
+READ = ["status", "doctor", "topics", "tail", "verify-feed"]
 
 
 def bus(home: Path, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -49,6 +49,7 @@ def test_what_one_reads_can_be_read_as_json(name: str) -> None:
     [
         (["topics"], "bus up"),
         (["tail", "bus.audit"], "bus up"),
+        (["verify-feed", "agency.tax.taxpayers"], "bus up"),
         (["run", "engine", "0"], "bus up"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -18,6 +18,8 @@ LANES = 4
 READ_SECONDS = 60.0
 RECORDS = 400
 STEP_MS = 100
+LARGE, LARGE_BYTES = 25, 3_000_000
+"""One record is longer than what a Kafka client writes when nobody says how much it may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,9 @@ class Recorded:
 
     @contextmanager
     def writer(self) -> Iterator[Producer]:
-        producer = Producer(access.confluent(self.settings, "admin") | {"transactional.id": "recorded"})
+        producer = Producer(
+            access.confluent(self.settings, "admin") | {"transactional.id": "recorded", "message.max.bytes": 8_000_000}
+        )
         producer.init_transactions(20)
         yield producer
 
@@ -65,7 +69,7 @@ def write(recorded: Recorded, producer: Producer, numbers: range, commit: bool) 
     producer.begin_transaction()
     for number in numbers:
         key = None if number % 13 == 0 else rng.randbytes(16)
-        value = None if number % 11 == 0 else rng.randbytes(rng.randrange(200))
+        value = None if number % 11 == 0 else rng.randbytes(LARGE_BYTES if number == LARGE else rng.randrange(200))
         headers: list[tuple[str, str | bytes | None]] = (
             [("x-a", b"\x00\xff"), ("x-a", b"2"), ("empty", None)] if number % 3 else []
         )

@@ -62,6 +62,8 @@ static int malformed(const Plan *plan, PyObject *code)
 
 static int put(Buffer *to, const void *from, Py_ssize_t size)
 {
+    if (!size) /* nothing may be nowhere, of which memcpy must not hear */
+        return 0;
     if (size > to->room - to->size) {
         Py_ssize_t room = 2 * (to->size + size) + 1024;
         uint8_t *at = PyMem_Realloc(to->at, (size_t)room);
