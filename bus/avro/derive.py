@@ -133,6 +133,37 @@ def _counts(name: str, fields: list[tuple[str, Any, str]]) -> Schema:
     return {"type": "array", "items": _record(name, NAMESPACE, [*fields, ("count", "long", "Events")])}
 
 
+def _listed(name: str, fields: list[tuple[str, Any, str]]) -> Schema:
+    return {"type": "array", "items": _record(name, NAMESPACE, fields)}
+
+
+_POLICY_CHANGE = _record(
+    "PolicyChange",
+    NAMESPACE,
+    [
+        ("before", "string", "SHA-256 over the grant hashes of all agreements until now; empty: the lane's first"),
+        ("after", "string", "The same from now on"),
+        ("version", "long", "End of bus.agreements when it said this"),
+        (
+            "agreements",
+            _listed(
+                "Agreed",
+                [
+                    ("agreement", "string", ""),
+                    ("grant_hash", _fixed("GrantHash", GRANT_HASH_BYTES), "SHA-256 of its canonical form"),
+                    ("datasets", {"type": "array", "items": "string"}, "What it opens"),
+                ],
+            ),
+            "All agreements from now on",
+        ),
+        (
+            "inputs",
+            _listed("Place", [("topic", "string", ""), ("next_offset", "long", "The first offset under these agreements")]),
+            "Where each input of the lane stood",
+        ),
+    ],
+)
+
 AUDIT_LINE = _record(
     "AuditLine",
     NAMESPACE,
@@ -177,5 +208,6 @@ AUDIT_LINE = _record(
             },
             "The seq numbers given out",
         ),
+        ("change", ["null", _POLICY_CHANGE], "Null unless other agreements take effect with this transaction, before its events"),
     ],
 )

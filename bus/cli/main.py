@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from bus.cli import bench, demo, doctor, down, frame, replay, run, simulate, status, tail, topics, up
+from bus.cli import agreement, bench, demo, doctor, down, frame, replay, run, simulate, status, tail, topics, up
 
 app = typer.Typer(
     name="bus",
@@ -44,6 +44,7 @@ app.command()(tail.tail)
 app.command()(replay.replay)
 app.command()(simulate.simulate)
 app.command()(bench.bench)
+app.add_typer(agreement.app, name="agreement", help="Change what is shared while the bus runs.")
 app.add_typer(run.app, name="run", help="Run one process of the bus in the foreground; `bus up` runs them all.")
 
 

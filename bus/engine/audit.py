@@ -11,6 +11,7 @@ import fastavro
 
 from bus.avro import frame
 from bus.avro.derive import AUDIT_LINE
+from bus.engine.policy import Policy
 
 
 @dataclass(slots=True)
@@ -32,6 +33,30 @@ class LaneCount:
     """(dataset, verdict) -> events."""
     outcomes: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     """(agreement, dataset, outcome) -> events."""
+    change: Change | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """The agreements under which a lane is worked from this transaction on. `before`: the digest of those until now."""
+
+    before: str
+    policy: Policy
+    inputs: Mapping[str, int]
+    """Input topic -> its first offset under them."""
+
+    def content(self) -> dict[str, object]:
+        listed = [
+            {"agreement": a.id, "grant_hash": a.grant_hash, "datasets": [g.dataset for g in a.grants]}
+            for a in self.policy.agreements
+        ]
+        return {
+            "before": self.before,
+            "after": self.policy.digest,
+            "version": self.policy.version,
+            "agreements": listed,
+            "inputs": [{"topic": topic, "next_offset": at} for topic, at in sorted(self.inputs.items())],
+        }
 
 
 class AuditEncoder:
@@ -58,6 +83,7 @@ class AuditEncoder:
             "verdicts": [{"dataset": d, "verdict": v, "count": n} for (d, v), n in count.verdicts.items()],
             "outcomes": [{"agreement": a, "dataset": d, "outcome": o, "count": n} for (a, d, o), n in count.outcomes.items()],
             "deliveries": [{"agreement": a, "first_seq": first, "last_seq": last} for a, (first, last) in deliveries.items()],
+            "change": count.change.content() if count.change else None,
         }
         out = io.BytesIO()
         out.write(self._header)

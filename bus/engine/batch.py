@@ -12,7 +12,7 @@ from bus.avro.frame import Malformed
 from bus.core import topics
 from bus.core.outcome import DeadCode
 from bus.engine import deadletter, lanes
-from bus.engine.audit import AuditEncoder, InputSpan, LaneCount
+from bus.engine.audit import AuditEncoder, Change, InputSpan, LaneCount
 from bus.engine.lanes import Lane
 from bus.engine.plan import Plan, Record, Tally
 from bus.engine.policy import Policy
@@ -61,6 +61,15 @@ class Batch:
         self._seqs: dict[int, list[int]] = {}
         self._out: list[Record] = []
         self._joints: list[tuple[str, int, int, int]] = []
+        self._changes: dict[int, Change] = {}
+
+    def change(self, places: Mapping[tuple[str, int], int]) -> None:
+        """Let the policy take effect in the lanes that were worked under another one, be there input or not. `places`: (input
+        topic, lane) -> next offset, of all of them."""
+        for number in lanes.under_another(self._held, self._policy.digest):
+            self._count_on(number)
+            inputs = {topic: at for (topic, lane), at in places.items() if lane == number}
+            self._changes[number] = Change(self._held[number].digest, self._policy, inputs)
 
     def take(self, messages: list[Message], person_of: PersonOf) -> None:
         """Verify and project these records and produce what comes of them.
@@ -107,12 +116,16 @@ class Batch:
     def _run(self, topic: str, lane: int, offset: int) -> Run:
         found = self.runs.get((topic, lane))
         if found is None:
-            if lane not in self._seqs:
-                self._seqs[lane] = list(self._held[lane].seqs)
-            found = self.runs[topic, lane] = Run(self._policy.plans[topic], lane, self._seqs[lane], offset)
+            found = self.runs[topic, lane] = Run(self._policy.plans[topic], lane, self._count_on(lane), offset)
         elif offset != found.span.next and offset != found.span.next + MARKER:
             self._joints.append((topic, lane, found.span.next, offset))
         return found
+
+    def _count_on(self, lane: int) -> list[int]:
+        """The lane's sequence numbers in this transaction. A lane that has them gets an audit line and a lane record."""
+        if lane not in self._seqs:
+            self._seqs[lane] = list(self._held[lane].seqs)
+        return self._seqs[lane]
 
     def _bury(self, message: Message, run: Run, code: DeadCode) -> None:
         about = deadletter.headers(message.topic(), message.partition(), message.offset(), code)
@@ -137,7 +150,7 @@ class Batch:
         for number, seqs in self._seqs.items():
             before = self._held[number]
             count = self._count(number)
-            lane = before.after(seqs, {topic: span.next for topic, span in count.inputs.items()})
+            lane = before.after(seqs, self._inputs(number), self._policy.version, self._policy.digest)
             given = {
                 a.id: (old + 1, new) for a, old, new in zip(self._policy.agreements, before.seqs, seqs, strict=True) if new > old
             }
@@ -147,8 +160,15 @@ class Batch:
             after[number] = lane
         return after
 
+    def _inputs(self, number: int) -> dict[str, int]:
+        """Input topic -> next offset, of what this transaction read or where it found the lane."""
+        change = self._changes.get(number)
+        return dict(change.inputs if change else {}) | {
+            t: run.span.next for (t, lane), run in self.runs.items() if lane == number
+        }
+
     def _count(self, number: int) -> LaneCount:
-        count = LaneCount()
+        count = LaneCount(change=self._changes.get(number))
         for (topic, lane), run in self.runs.items():
             if lane != number:
                 continue
@@ -171,4 +191,5 @@ class Batch:
         yield from self._joints
 
     def offsets(self) -> list[TopicPartition]:
-        return [TopicPartition(topic, lane, run.span.next) for (topic, lane), run in self.runs.items()]
+        """The group's, to be committed with it: never none, for they are what an owner that has lost its lanes is refused by."""
+        return [TopicPartition(topic, number, at) for number in self._seqs for topic, at in self._inputs(number).items()]

@@ -1,8 +1,9 @@
 """The lane record: what a lane's owner must know to go on, written in the same transaction as the outputs it describes.
 
-`bus.lanes`, partition = lane, key `lane`, JSON {"seq": {agreement: last}, "inputs": {topic: next offset}}. Whoever takes a lane
-over reads the newest committed record at the partition's end. That record, not the group's committed offset, says where
-to go on: it stands or falls with the deliveries themselves.
+`bus.lanes`, partition = lane, key `lane`, JSON {"seq": {agreement: last}, "inputs": {topic: next offset},
+"policy": {"version", "digest"}}; the policy is what the lane was last worked under (bus.engine.policy). Whoever takes a lane
+over reads the newest committed record at the partition's end. That record, not the group's committed offset, says where to
+go on: it stands or falls with the deliveries themselves.
 """
 
 from __future__ import annotations
@@ -38,44 +39,65 @@ class LaneState:
 
     seqs: Mapping[str, int] = field(default_factory=dict)
     inputs: Mapping[str, int] = field(default_factory=dict)
+    version: int = 0
+    """Of the policy it was last worked under; 0 and '' before the first."""
+    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Lane:
     """A lane as its owner holds it: `seqs` by place among the agreements in use, `others` of agreements no longer in use
-    (kept, so that one that comes back goes on counting), `inputs` as in LaneState."""
+    (kept, so that one that comes back goes on counting), the rest as in LaneState."""
 
     agreements: tuple[str, ...]
     seqs: tuple[int, ...]
     others: Mapping[str, int]
     inputs: Mapping[str, int]
+    version: int
+    digest: str
 
     @staticmethod
     def of(state: LaneState, agreements: tuple[str, ...]) -> Lane:
         others = {name: seq for name, seq in state.seqs.items() if name not in agreements}
-        return Lane(agreements, tuple(state.seqs.get(name, 0) for name in agreements), others, state.inputs)
+        seqs = tuple(state.seqs.get(name, 0) for name in agreements)
+        return Lane(agreements, seqs, others, state.inputs, state.version, state.digest)
 
-    def after(self, seqs: list[int], inputs: Mapping[str, int]) -> Lane:
-        return Lane(self.agreements, tuple(seqs), self.others, {**self.inputs, **inputs})
+    def after(self, seqs: list[int], inputs: Mapping[str, int], version: int, digest: str) -> Lane:
+        """`version`, `digest`: of the policy it was worked under."""
+        return Lane(self.agreements, tuple(seqs), self.others, {**self.inputs, **inputs}, version, digest)
 
     def state(self) -> LaneState:
         given = {name: seq for name, seq in zip(self.agreements, self.seqs, strict=True) if seq}
-        return LaneState({**self.others, **given}, self.inputs)
+        return LaneState({**self.others, **given}, self.inputs, self.version, self.digest)
+
+
+def under_another(held: Mapping[int, Lane], digest: str) -> list[int]:
+    """The lanes that were last worked under another policy than this one."""
+    return [number for number, lane in held.items() if lane.digest != digest]
 
 
 def encode(state: LaneState) -> bytes:
-    return json.dumps({"seq": dict(state.seqs), "inputs": dict(state.inputs)}, separators=(",", ":")).encode()
+    policy = {"version": state.version, "digest": state.digest}
+    content = {"seq": dict(state.seqs), "inputs": dict(state.inputs), "policy": policy}
+    return json.dumps(content, separators=(",", ":")).encode()
 
 
 def decode(value: bytes) -> LaneState:
-    """Raises ValueError for anything but a lane record."""
+    """Raises ValueError for anything but a lane record; one of before there were policies is taken."""
     found = json.loads(value)
-    if not isinstance(found, dict) or not all(isinstance(found.get(k), dict) for k in ("seq", "inputs")):
+    if not isinstance(found, dict):
         raise ValueError("not a lane record")
-    for number in (*found["seq"].values(), *found["inputs"].values()):
+    seqs, inputs, policy = found.get("seq"), found.get("inputs"), found.get("policy", {"version": 0, "digest": ""})
+    if not (isinstance(seqs, dict) and isinstance(inputs, dict) and isinstance(policy, dict)):
+        raise ValueError("not a lane record")
+    version: Any = policy.get("version")
+    digest = policy.get("digest")
+    for number in (*seqs.values(), *inputs.values(), version):
         if not isinstance(number, int) or number < 0:
             raise ValueError("not a lane record")
-    return LaneState(found["seq"], found["inputs"])
+    if not isinstance(digest, str):
+        raise ValueError("not a lane record")
+    return LaneState(seqs, inputs, version, digest)
 
 
 Committed = Mapping[int, Mapping[str, int]]

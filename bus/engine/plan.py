@@ -93,7 +93,7 @@ def compile_plan(
         if made:
             grant, projection, secret = made
             subject = record_subject(topics.agency(agreement.id), projection.schema)
-            schema_id = catalogue.id_for(subject, projection.schema)
+            schema_id = catalogue.id_among(subject, projection.schema)  # an older one while a change is under way
             clear = _sees_pin(dataset, grant)
             subscriptions.append(Subscription(slot, agreement, grant, projection, schema_id, secret, clear))
     change_id = catalogue.id_for(value_subject(dataset.topic), derive.change(dataset))

@@ -20,19 +20,18 @@ from bus import access, telemetry
 from bus.avro import catalogue, dataset
 from bus.config import ConfigError, Settings
 from bus.core.outcome import Cause
-from bus.engine import client, policy
-from bus.engine.agreements import AgreementError
+from bus.engine import client, lanes
 from bus.engine.audit import AuditEncoder
 from bus.engine.batch import Batch
 from bus.engine.client import Calls, HumanNeeded, Stop
+from bus.engine.following import Following
 from bus.engine.member import Member
 from bus.engine.meter import Meter
 from bus.engine.plan import PlanError
-from bus.engine.policy import Policy
+from bus.engine.policy import Grounds, Policy
 from bus.engine.readiness import Readiness
 from bus.engine.replica import ReplicaError, ReplicaReader
 from bus.engine.transaction import Abort, Indefinite, Stopped, Transactions
-from bus.registry import log as registry
 
 CHUNK_RECORDS = 2_000
 """Records taken from the client's queue at once."""
@@ -41,12 +40,12 @@ BATCH_SECONDS = 1.0
 IDLE_SECONDS = 0.1
 RETRY_SECONDS = 0.5
 GAUGES_SECONDS = 1.0
+OUTDATED_SECONDS = 0.02
 WATCH_SECONDS = 1.0
 STUCK_STATUS = os.EX_TEMPFAIL
 COLLECT_SECONDS = 10.0
 _EXPECTED = (
     HumanNeeded,
-    AgreementError,
     PlanError,
     ReplicaError,
     ConfigError,
@@ -92,9 +91,10 @@ class Worker:
         self._name = f"engine-{index}"
         self._log = telemetry.logger("engine", str(index))
         self._config = access.confluent(settings, "engine") | {"client.id": self._name}
-        self._policy: Policy = policy.load(settings, registry.read(self._config))
-        self._audit = AuditEncoder(self._name, self._policy.audit_schema_id)
         self._meter = Meter(clock_ms)
+        self._following = Following(self._config, Grounds.load(settings), self._log)
+        self._policy: Policy = self._following.first(stop, self._meter)
+        self._audit = AuditEncoder(self._name, self._policy.audit_schema_id)
         self._replica = ReplicaReader(settings.home)
         register = self._policy.register_topic
         self._readiness = Readiness(settings, self._config, register, self._replica, stop, self._meter, self._log)
@@ -155,15 +155,41 @@ class Worker:
         try:
             if not self._member.ready():
                 return
-            message = self._member.consumer.poll(IDLE_SECONDS)
-            if self._member.disturbed or self._member.dead or message is None:
+            self._follow()
+            if self._outdated():
+                return
+            changes = lanes.under_another(self._member.lanes, self._policy.digest)
+            message = self._member.consumer.poll(0 if changes else IDLE_SECONDS)
+            if self._member.disturbed or self._member.dead:
                 return  # what a rebalance took away is read by whoever has the lane next
-            if records := self._member.readable([message]):
+            records = self._member.readable([message] if message is not None else [])
+            if records or changes:
                 self._transact(transactions, records)
         except Abort as error:
             self._back_to_last_commit(transactions, str(error))
         except Indefinite as error:
             self._start_over(transactions, str(error))
+
+    def _follow(self) -> None:
+        """Take over what the agreements' topic says now: between two transactions, whole."""
+        newer = self._following.newer()
+        if newer is None:
+            return
+        other, self._policy = newer.digest != self._policy.digest, newer
+        telemetry.gauge("bus_engine_agreements_version").set(newer.version)
+        if other:
+            self._member.adopt(tuple(a.id for a in newer.agreements))
+            self._log.info("agreements_in_force", version=newer.version, policy=newer.digest)
+
+    def _outdated(self) -> bool:
+        """Whether a lane was worked under newer agreements than ours: then nothing is done before we have them, too."""
+        mine = self._policy
+        if not any(lane.version > mine.version and lane.digest != mine.digest for lane in self._member.lanes.values()):
+            self._meter.goes_on(Cause.AGREEMENTS)
+            return False
+        self._meter.waits(Cause.AGREEMENTS)
+        time.sleep(OUTDATED_SECONDS)
+        return True
 
     def _transact(self, transactions: Transactions, first: list[Any]) -> None:
         """One batch, from its first record to its commit. Raises Abort or Indefinite."""
@@ -172,6 +198,7 @@ class Worker:
         pause = max(0.0, self._ended + self._settings.engine.poll_ms / 1000 - began)
         transactions.begin()
         batch = Batch(self._policy, self._member.lanes, transactions.producer, self._clock_ms())
+        batch.change(self._member.places())
         if not self._fill(batch, first, began, pause):
             return
         try:
@@ -259,5 +286,6 @@ class Worker:
     def close(self) -> None:
         """Leave; an open transaction is ended by the next worker of this index, or by the broker in time."""
         self._transactions = None
+        self._following.close()
         self._member.close()
         self._replica.close()
