@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 import subprocess
 import time
@@ -20,10 +22,16 @@ from bus.core import topics
 from bus.engine import agreements, bench
 from bus.engine.worker import STUCK_STATUS
 from bus.ledger.decoding import Decoder
+from bus.platform import declaration
 from bus.registry import log as registry
 
 PEOPLE = 2_000
 PATIENCE_SECONDS = 120.0
+
+
+def digest(listed: dict[str, Any]) -> str:
+    """Of agreements as an audit line lists them, in id order."""
+    return hashlib.sha256(b"".join(a["grant_hash"] for _, a in sorted(listed.items()))).hexdigest()
 
 
 class Tape:
@@ -35,6 +43,9 @@ class Tape:
         self.lanes: dict[str, dict[int, list[Any]]] = defaultdict(lambda: defaultdict(list))
         reading = {"isolation.level": "read_committed", "enable.partition.eof": True, "auto.offset.reset": "error"}
         self._consumer = Consumer(config | reading | {"group.id": "stage", "enable.auto.commit": False})
+
+    def add(self, names: Iterable[str]) -> None:
+        self._names += [name for name in names if name not in self._names]
 
     def forward(self) -> None:
         """Up to where committed records can be read by now."""
@@ -85,6 +96,17 @@ class Stage:
         log = settings.home / "log" / "register.log"
         self.until("the replica", lambda: "register_ready" in log.read_text(encoding="utf-8"))
 
+    def apply(self, files: Path | None = None) -> declaration.Applied:
+        """What `bus agreement apply` does with these agreement files; without any, with those the stage began with."""
+        settings = dataclasses.replace(self.settings, agreements=files or self.settings.agreements)
+        self.agreements |= agreements.load(settings, self.datasets)
+        done = declaration.apply(settings)
+        self.decoder = Decoder(registry.read(self.config))
+        fresh = [name for a in self.agreements if (name := topics.agency(a)) not in self.outputs]
+        self.outputs += fresh
+        self._tape.add(fresh)
+        return done
+
     # -- processes ---------------------------------------------------------------------------------------------------------
 
     def start(self, process: str, home: Settings | None = None) -> None:
@@ -110,6 +132,10 @@ class Stage:
         found = self.running.pop(process)
         found.terminate()
         assert found.wait(10) == 0
+
+    def stop_workers(self) -> None:
+        for process in set(self.running) - {"register"}:
+            self.kill(process)
 
     def stop_all(self) -> None:
         for process in list(self.running):
@@ -180,6 +206,7 @@ class Stage:
             self._check_dataset(one, decided, verdicts, dead)
         delivered = self._check_agencies(decided)
         self._check_audit(decided, verdicts, dead, delivered)
+        self._check_changes()
         return decided
 
     def _check_dataset(
@@ -254,6 +281,42 @@ class Stage:
         for lane, record in self.last_lane_records().items():
             assert {(lane, t): n for t, n in record["inputs"].items() if n} == {k: n for k, n in reached.items() if k[0] == lane}
             assert {(a, lane): n for a, n in record["seq"].items()} == {k: n for k, n in given.items() if k[1] == lane}
+
+    def _check_changes(self) -> None:
+        """Every event is decided, and every delivery made, under exactly the agreements in force at its input's offset."""
+        for lane, records in self.lanes(topics.AUDIT).items():
+            at, policies, seqs = dict[str, int](), list[tuple[dict[str, int], dict[str, Any]]](), Counter[str]()
+            for line in self.decode(records):
+                if line["change"] is not None:
+                    policies.append(self._check_change(line["change"], policies, at))
+                at |= {i["topic"]: i["next_offset"] for i in line["inputs"]}
+                for given in line["deliveries"]:
+                    name = given["agreement"]
+                    found = self.decode(self.lanes(topics.agency(name))[lane][seqs[name] : given["last_seq"]])
+                    seqs[name] = given["last_seq"]
+                    assert {d["grant_hash"] for d in found} == {policies[-1][1][name]["grant_hash"]}, (lane, name)
+            for one in self.datasets.values():
+                self._check_decisions(one, lane, policies)
+
+    def _check_change(
+        self, change: dict[str, Any], policies: list[tuple[dict[str, int], dict[str, Any]]], at: dict[str, int]
+    ) -> tuple[dict[str, int], dict[str, Any]]:
+        """(input topic -> first offset, agreement -> what is said of it), joined to what was before and where the lane stood."""
+        listed = {a["agreement"]: a for a in change["agreements"]}
+        before = policies[-1][1] if policies else {}
+        assert change["before"] == (digest(before) if policies else "")
+        assert change["after"] == digest(listed)
+        places = {i["topic"]: i["next_offset"] for i in change["inputs"]}
+        assert places == {d.topic: at.get(d.topic, 0) for d in self.datasets.values()}
+        return places, listed
+
+    def _check_decisions(self, one: Dataset, lane: int, policies: list[tuple[dict[str, int], dict[str, Any]]]) -> None:
+        buried = {int(dict(r.headers())["x-original-offset"]) for r in self.lanes(topics.dead(one.name))[lane]}
+        good = [r.offset() for r in self.lanes(one.topic)[lane] if r.offset() not in buried]
+        for offset, event in zip(good, self.decode(self.lanes(topics.verified(one.name))[lane]), strict=True):
+            listed = next(found for places, found in reversed(policies) if places[one.topic] <= offset)
+            asked = [a for a, about in listed.items() if one.name in about["datasets"]]
+            assert [d["agreement"] for d in event["decisions"]] == asked, (one.name, lane, offset)
 
     # -- the group ---------------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,180 @@
+"""Agreements that change while the engine works: at exact offsets, everywhere, and all or nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import Producer
+
+from bus.core import topics
+from bus.engine import agreement_log, agreements
+from bus.engine.agreement_log import INDEX
+from tests.engine.stage import Stage, digest
+from tests.engine.test_worker import owns
+
+pytestmark = pytest.mark.timeout(300)
+LONGEST_SECONDS = 20.0
+"""Ten times what is promised: this may run beside three other suites on two cores."""
+NEW = """\
+agency: archive
+name: land
+purpose: Archive
+legal_basis: Decree 1
+valid_from: 2026-01-01T00:00:00+07:00
+datasets:
+  - dataset: land.ownership
+    fields: [owner_pin, province_code]
+"""
+
+
+@pytest.fixture
+def files(stage: Stage, tmp_path: Path) -> Iterator[Path]:
+    """Agreement files to be edited. Afterwards those of the checkout are in force again."""
+    yield shutil.copytree(stage.settings.agreements, tmp_path / "agreements")
+    stage.stop_workers()
+    stage.apply()
+
+
+@contextmanager
+def load(stage: Stage) -> Iterator[None]:
+    """Events go in all the time."""
+    feeding = threading.Event()
+    feeding.set()
+
+    def feed() -> None:
+        while feeding.is_set():
+            stage.feed(40)
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    try:
+        yield
+    finally:
+        feeding.clear()
+        feeder.join(60)
+
+
+def in_force(stage: Stage) -> dict[int, dict[str, Any]]:
+    """Lane -> the last change on record there."""
+    stage.look()
+    changes = {
+        lane: [line["change"] | {"at_ms": line["decided_at_ms"]} for line in stage.decode(records) if line["change"]]
+        for lane, records in stage.lanes(topics.AUDIT).items()
+    }
+    return {lane: found[-1] for lane, found in changes.items() if found}
+
+
+def until_in_force(stage: Stage, wanted: str) -> float:
+    """Until every lane works by it; seconds from now to the begin of the last lane's first transaction under it."""
+    began_ms = time.time() * 1000
+    deadline = time.monotonic() + LONGEST_SECONDS
+    while {change["after"] for change in in_force(stage).values()} != {wanted}:
+        assert time.monotonic() < deadline, "not in force everywhere in time"
+        time.sleep(0.02)
+    return max(0.0, float(max(change["at_ms"] for change in in_force(stage).values())) - began_ms) / 1000
+
+
+def digest_of(stage: Stage) -> str:
+    """Of what the topic says now."""
+    found = agreement_log.read(stage.config).agreements()
+    return digest({name: {"grant_hash": one.grant_hash} for name, one in found.items()})
+
+
+def edit(file: Path, old: str, new: str) -> None:
+    text = file.read_text(encoding="utf-8")
+    assert old in text
+    file.write_text(text.replace(old, new, 1), encoding="utf-8")
+
+
+def test_a_change_takes_effect_at_one_point_of_every_lane_while_events_flow(stage: Stage, files: Path) -> None:
+    """One agreement is narrowed, one is new, one ends; the laws of `check` hold every delivery to its side of the offsets."""
+    for index in range(2):
+        stage.start(f"engine-{index}")
+    stage.until("both to own lanes", lambda: all(owns(stage, f"engine-{n}", 2) for n in range(2)))
+    with load(stage):
+        stage.until("all lanes to be at work", lambda: len(in_force(stage)) == 4)
+        (files / "archive.land.yaml").write_text(NEW, encoding="utf-8")
+        (files / "education.pupils.yaml").unlink()
+        edit(files / "tax.taxpayers.yaml", "      - register.ward_code\n", "")
+        done = stage.apply(files)
+        assert done.change == agreement_log.Change(("archive.land",), ("education.pupils",), ("tax.taxpayers",))
+        seconds = until_in_force(stage, digest_of(stage))
+        print(f"\nin force in all lanes of both workers after {seconds:.3f} s")
+        stage.feed(500)
+    stage.until("the end of the inputs", stage.drained)
+    outcomes = stage.check()
+    assert outcomes["archive.land", "land.ownership", "DELIVERED"]
+    assert len({d["grant_hash"] for d in stage.decode(stage.records(topics.agency("tax.taxpayers")))}) == 2
+    for index in range(2):
+        stage.stop(f"engine-{index}")
+    stage.check()
+
+
+def write(stage: Stage, records: dict[bytes, bytes | None]) -> None:
+    """What nobody but the administrator could write, and the bus never does."""
+    producer = Producer(stage.config)
+    for key, value in records.items():
+        producer.produce(topics.AGREEMENTS, value, key, partition=0)
+    assert producer.flush(30) == 0
+
+
+def garbage(_: Stage) -> dict[bytes, bytes | None]:
+    return {b"tax.taxpayers": b'{"agency": "tax", "id": "tax.taxpayers"}'}
+
+
+def one_without_the_index(stage: Stage) -> dict[bytes, bytes | None]:
+    changed = dataclasses.replace(stage.agreements["tax.taxpayers"], purpose="another")
+    return {b"tax.taxpayers": agreements.canonical(changed)}
+
+
+def a_field_that_there_is_not(stage: Stage) -> dict[bytes, bytes | None]:
+    """A whole set, well-formed, with an ending beside it that must not take effect either."""
+    said = agreement_log.read(stage.config)
+    old = said.agreements()["tax.taxpayers"]
+    grant = dataclasses.replace(old.grants[0], fields=(dataclasses.replace(old.grants[0].fields[0], name="no_such_column"),))
+    value = agreements.canonical(dataclasses.replace(old, grants=(grant,)))
+    index = json.loads(said.index or b"")
+    index["tax.taxpayers"] = agreements.parse(value).grant_hash.hex()
+    del index["education.pupils"]
+    return {b"tax.taxpayers": value, b"education.pupils": None, INDEX: json.dumps(index, separators=(",", ":")).encode()}
+
+
+@pytest.mark.parametrize("wrong", [garbage, one_without_the_index, a_field_that_there_is_not])
+def test_what_is_malformed_is_refused_whole_and_what_was_in_force_stays(
+    stage: Stage, files: Path, wrong: Callable[[Stage], dict[bytes, bytes | None]]
+) -> None:
+    """Also for a worker that dies and starts again meanwhile. The next good set takes effect."""
+    stage.start("engine-0")
+    stage.until("lanes", lambda: owns(stage, "engine-0", 4))
+    old = digest_of(stage)
+    until_in_force(stage, old)
+    write(stage, wrong(stage))
+    stage.until("the refusal", lambda: refusals(stage) > 0)
+    stage.feed(300)
+    stage.until("the end of the inputs", stage.drained)
+    before = refusals(stage)
+    stage.kill("engine-0")
+    stage.start("engine-0")
+    stage.until("the refusal again", lambda: refusals(stage) > before)
+    stage.feed(300)
+    stage.until("the end of the inputs", stage.drained)
+    assert {change["after"] for change in in_force(stage).values()} == {old}
+    edit(files / "tax.taxpayers.yaml", "purpose: ", "purpose: again ")
+    stage.apply(files)
+    assert digest_of(stage) != old
+    until_in_force(stage, digest_of(stage))
+    stage.check()
+    stage.stop("engine-0")
+
+
+def refusals(stage: Stage) -> int:
+    return sum(line["event"] == "agreements_refused" for line in stage.log("engine-0"))
