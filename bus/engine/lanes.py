@@ -1,8 +1,9 @@
 """The lane record: what a lane's owner must know to go on, written in the same transaction as the outputs it describes.
 
 `bus.lanes`, partition = lane, key `lane`, JSON {"seq": {agreement: last}, "inputs": {topic: next offset},
-"policy": {"version", "digest"}}; the policy is what the lane was last worked under (bus.engine.policy). Whoever takes a lane
-over reads the newest committed record at the partition's end. That record, not the group's committed offset, says where to
+"policy": {"version", "digest"}, "past": {agreement: {"next": {topic: next offset}, "live"}}}; the policy is what the lane was
+last worked under (bus.engine.policy), the past what agreements were given of it (bus.engine.past). Whoever takes a lane over
+reads the newest committed record at the partition's end. That record, not the group's committed offset, says where to
 go on: it stands or falls with the deliveries themselves.
 """
 
@@ -34,6 +35,18 @@ _SLICE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
+class Past:
+    """What an agreement has been given of its past in a lane. `next`: `verified.*` topic -> next offset (absent: the first);
+    `live`: that was all, and what comes is delivered to it as it comes."""
+
+    next: Mapping[str, int] = field(default_factory=dict)
+    live: bool = False
+
+
+NOTHING = Past()
+
+
+@dataclass(frozen=True, slots=True)
 class LaneState:
     """`seqs`: agreement -> last number given out (absent: none); `inputs`: topic -> next offset to read (absent: the first)."""
 
@@ -42,6 +55,8 @@ class LaneState:
     version: int = 0
     """Of the policy it was last worked under; 0 and '' before the first."""
     digest: str = ""
+    past: Mapping[str, Past] = field(default_factory=dict)
+    """Of agreements that are given theirs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,20 +70,24 @@ class Lane:
     inputs: Mapping[str, int]
     version: int
     digest: str
+    past: Mapping[str, Past]
 
     @staticmethod
     def of(state: LaneState, agreements: tuple[str, ...]) -> Lane:
         others = {name: seq for name, seq in state.seqs.items() if name not in agreements}
         seqs = tuple(state.seqs.get(name, 0) for name in agreements)
-        return Lane(agreements, seqs, others, state.inputs, state.version, state.digest)
+        return Lane(agreements, seqs, others, state.inputs, state.version, state.digest, state.past)
 
-    def after(self, seqs: list[int], inputs: Mapping[str, int], version: int, digest: str) -> Lane:
-        """`version`, `digest`: of the policy it was worked under."""
-        return Lane(self.agreements, tuple(seqs), self.others, {**self.inputs, **inputs}, version, digest)
+    def after(
+        self, seqs: list[int], inputs: Mapping[str, int], version: int, digest: str, past: Mapping[str, Past] | None = None
+    ) -> Lane:
+        """`version`, `digest`: of the policy it was worked under; `past`: None where it stays."""
+        kept = self.past if past is None else past
+        return Lane(self.agreements, tuple(seqs), self.others, {**self.inputs, **inputs}, version, digest, kept)
 
     def state(self) -> LaneState:
         given = {name: seq for name, seq in zip(self.agreements, self.seqs, strict=True) if seq}
-        return LaneState({**self.others, **given}, self.inputs, self.version, self.digest)
+        return LaneState({**self.others, **given}, self.inputs, self.version, self.digest, self.past)
 
 
 def under_another(held: Mapping[int, Lane], digest: str) -> list[int]:
@@ -79,6 +98,8 @@ def under_another(held: Mapping[int, Lane], digest: str) -> list[int]:
 def encode(state: LaneState) -> bytes:
     policy = {"version": state.version, "digest": state.digest}
     content = {"seq": dict(state.seqs), "inputs": dict(state.inputs), "policy": policy}
+    if state.past:
+        content["past"] = {name: {"next": dict(p.next), "live": p.live} for name, p in state.past.items()}
     return json.dumps(content, separators=(",", ":")).encode()
 
 
@@ -97,7 +118,18 @@ def decode(value: bytes) -> LaneState:
             raise ValueError("not a lane record")
     if not isinstance(digest, str):
         raise ValueError("not a lane record")
-    return LaneState(seqs, inputs, version, digest)
+    return LaneState(seqs, inputs, version, digest, _pasts(found.get("past", {})))
+
+
+def _pasts(found: Any) -> dict[str, Past]:
+    try:
+        made = {name: Past(dict(p["next"]), p["live"]) for name, p in found.items()}
+        good = all(isinstance(p.live, bool) and all(at >= 0 for at in p.next.values()) for p in made.values())
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError("not a lane record") from error
+    if not good:
+        raise ValueError("not a lane record")
+    return made
 
 
 Committed = Mapping[int, Mapping[str, int]]
@@ -170,10 +202,10 @@ def _decided(
     """Lane -> (first offset, end) of its own partition, once no transaction is open there. Raises HumanNeeded."""
     places = [(topics.LANES, lane) for lane in lanes]
     while True:
-        ends = _offsets(admin, places, OffsetSpec.latest(), IsolationLevel.READ_UNCOMMITTED)  # type: ignore[no-untyped-call]
-        stable = _offsets(admin, places, OffsetSpec.latest(), IsolationLevel.READ_COMMITTED)  # type: ignore[no-untyped-call]
+        ends = offsets(admin, places, OffsetSpec.latest(), IsolationLevel.READ_UNCOMMITTED)  # type: ignore[no-untyped-call]
+        stable = offsets(admin, places, OffsetSpec.latest(), IsolationLevel.READ_COMMITTED)  # type: ignore[no-untyped-call]
         if ends == stable:
-            first = _offsets(admin, places, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
+            first = offsets(admin, places, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
             return {place[1]: (first[place], ends[place]) for place in places}
         if clock() >= deadline:
             held = [place[1] for place in places if ends[place] != stable[place]]
@@ -184,7 +216,7 @@ def _decided(
         consumer.poll(_PAUSE_SECONDS)
 
 
-def _offsets(
+def offsets(
     admin: AdminClient,
     places: Iterable[tuple[str, int]],
     spec: OffsetSpec,
@@ -206,7 +238,7 @@ def _starts(
     wanted = [(topic, lane) for lane, names in inputs.items() for topic in names]
     starts = {(topic, lane): found[lane].inputs[topic] for topic, lane in wanted if topic in found[lane].inputs}
     fresh = [place for place in wanted if place not in starts]
-    return starts | _offsets(admin, fresh, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
+    return starts | offsets(admin, fresh, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
 
 
 def _committed(

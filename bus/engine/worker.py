@@ -27,6 +27,7 @@ from bus.engine.client import Calls, HumanNeeded, Stop
 from bus.engine.following import Following
 from bus.engine.member import Member
 from bus.engine.meter import Meter
+from bus.engine.past import Backfill
 from bus.engine.plan import PlanError
 from bus.engine.policy import Grounds, Policy
 from bus.engine.readiness import Readiness
@@ -92,7 +93,9 @@ class Worker:
         self._log = telemetry.logger("engine", str(index))
         self._config = access.confluent(settings, "engine") | {"client.id": self._name}
         self._meter = Meter(clock_ms)
-        self._following = Following(self._config, Grounds.load(settings), self._log)
+        grounds = Grounds.load(settings)
+        self._following = Following(self._config, grounds, self._log)
+        self._backfill = Backfill(self._config, grounds, self._log)
         self._policy: Policy = self._following.first(stop, self._meter)
         self._audit = AuditEncoder(self._name, self._policy.audit_schema_id)
         self._replica = ReplicaReader(settings.home)
@@ -112,6 +115,8 @@ class Worker:
         )
         self._ended = 0.0
         """When the last transaction was committed."""
+        self._live = 0
+        """Records that came in with it."""
         self._chores_due = self._collect_due = 0.0
 
     def work(self) -> None:
@@ -159,11 +164,12 @@ class Worker:
             if self._outdated():
                 return
             changes = lanes.under_another(self._member.lanes, self._policy.digest)
-            message = self._member.consumer.poll(0 if changes else IDLE_SECONDS)
+            past = self._backfill.prepare(self._policy, self._member.lanes, self._clock_ms(), self._live)
+            message = self._member.consumer.poll(0 if changes or past else IDLE_SECONDS)
             if self._member.disturbed or self._member.dead:
                 return  # what a rebalance took away is read by whoever has the lane next
             records = self._member.readable([message] if message is not None else [])
-            if records or changes:
+            if records or changes or past:
                 self._transact(transactions, records)
         except Abort as error:
             self._back_to_last_commit(transactions, str(error))
@@ -198,7 +204,6 @@ class Worker:
         pause = max(0.0, self._ended + self._settings.engine.poll_ms / 1000 - began)
         transactions.begin()
         batch = Batch(self._policy, self._member.lanes, transactions.producer, self._clock_ms())
-        batch.change(self._member.places())
         if not self._fill(batch, first, began, pause):
             return
         try:
@@ -209,13 +214,19 @@ class Worker:
         transactions.commit(batch.offsets(), self._member.metadata())
         self._member.lanes |= after
         self._ended = time.monotonic()
+        self._live = batch.records
         self._meter.committed(batch, began)
+        for lane, agreement in batch.gone_live():
+            self._log.info("past_caught_up", agreement=agreement, lane=lane)
 
     def _fill(self, batch: Batch, first: list[Any], began: float, pause: float) -> bool:
         """Take records in until the input is drained or the batch is full. False: a rebalance ended the transaction."""
         most, member = self._settings.engine.batch_events, self._member
         chunk = first
         try:
+            batch.change(member.places())
+            with self._replica.view() as person_of:
+                self._backfill.give(batch, person_of)
             while True:
                 if chunk:
                     with self._replica.view() as person_of:
@@ -287,5 +298,6 @@ class Worker:
         """Leave; an open transaction is ended by the next worker of this index, or by the broker in time."""
         self._transactions = None
         self._following.close()
+        self._backfill.close()
         self._member.close()
         self._replica.close()

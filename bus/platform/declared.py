@@ -117,6 +117,7 @@ def _register(datasets: Mapping[str, Dataset]) -> Iterator[Right]:
 def _engine(datasets: Mapping[str, Dataset]) -> Iterator[Right]:
     inputs = [d.topic for d in datasets.values()]
     yield from _allow("engine", "topic", [*inputs, topics.AGREEMENTS, topics.LANES, topics.SCHEMAS, topics.POSITIONS], "READ")
+    yield from _allow("engine", "topic", [topics.verified("")], "READ", "prefixed")
     yield from _allow("engine", "topic", [topics.AUDIT, topics.LANES], "WRITE")
     yield from _allow("engine", "topic", [topics.verified(""), topics.agency(""), topics.dead("")], "WRITE", "prefixed")
     yield from _allow("engine", "group", [ENGINE_GROUP], "READ")

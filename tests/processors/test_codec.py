@@ -26,6 +26,9 @@ LINE |= {
     "outcomes": [],
     "deliveries": [],
     "change": None,
+    "past": [],
+    "past_outcomes": [],
+    "caught_up": [],
 }
 
 
