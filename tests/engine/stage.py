@@ -15,7 +15,7 @@ from typing import Any
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, TopicPartition
 
 from bus import access, config
-from bus.avro import dataset
+from bus.avro import dataset, frame
 from bus.avro.dataset import Dataset
 from bus.config import Settings
 from bus.core import topics
@@ -80,7 +80,8 @@ class Stage:
         self.config = access.confluent(settings, "admin") | {"log_level": 0}
         self.filling = bench.Filling(settings, self.datasets, PEOPLE)
         self.watch = bench.Watch(settings)
-        self.decoder = Decoder(registry.read(self.config))
+        self._catalogue = registry.read(self.config)
+        self.decoder = Decoder(self._catalogue)
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         self._homes: dict[str, Settings] = {}
         self.sources = [d for d in self.datasets.values() if not d.register]
@@ -101,7 +102,8 @@ class Stage:
         settings = dataclasses.replace(self.settings, agreements=files or self.settings.agreements)
         self.agreements |= agreements.load(settings, self.datasets)
         done = declaration.apply(settings)
-        self.decoder = Decoder(registry.read(self.config))
+        self._catalogue = registry.read(self.config)
+        self.decoder = Decoder(self._catalogue)
         fresh = [name for a in self.agreements if (name := topics.agency(a)) not in self.outputs]
         self.outputs += fresh
         self._tape.add(fresh)
@@ -193,6 +195,11 @@ class Stage:
     def decode(self, records: Iterable[Any]) -> list[dict[str, Any]]:
         return [self.decoder.decode(r.value()) for r in records]
 
+    def dataset_of(self, value: bytes) -> str:
+        """Of a delivery, by the name of its schema."""
+        namespace = str(json.loads(self._catalogue.schema(frame.schema_id(value)))["namespace"]).rsplit(".", 1)[1]
+        return next(name for name in self.datasets if name.replace(".", "_", 1) == namespace)
+
     def last_lane_records(self) -> dict[int, dict[str, Any]]:
         return {lane: json.loads(found[-1].value()) for lane, found in self.lanes(topics.LANES).items()}
 
@@ -207,6 +214,7 @@ class Stage:
         delivered = self._check_agencies(decided)
         self._check_audit(decided, verdicts, dead, delivered)
         self._check_changes()
+        self._check_past()
         return decided
 
     def _check_dataset(
@@ -242,7 +250,8 @@ class Stage:
                 assert [d["seq"] for d in found] == list(range(1, len(found) + 1)), (name, lane)
                 assert {d["agreement"] for d in found} == {name}
                 last[name, lane] = len(found)
-            total = sum(n for (agreement, _, outcome), n in decided.items() if agreement == name and outcome == "DELIVERED")
+            every = decided + self.past_outcomes()
+            total = sum(n for (agreement, _, outcome), n in every.items() if agreement == name and outcome == "DELIVERED")
             assert sum(n for (agreement, _), n in last.items() if agreement == name) == total
         return last
 
@@ -317,6 +326,53 @@ class Stage:
             listed = next(found for places, found in reversed(policies) if places[one.topic] <= offset)
             asked = [a for a, about in listed.items() if one.name in about["datasets"]]
             assert [d["agreement"] for d in event["decisions"]] == asked, (one.name, lane, offset)
+
+    def past_outcomes(self) -> Counter[tuple[str, str, str]]:
+        """(agreement, dataset, outcome) -> events of before it was switched on, as the audit has it."""
+        found: Counter[tuple[str, str, str]] = Counter()
+        for line in self.decode(self.records(topics.AUDIT)):
+            for o in line["past_outcomes"]:
+                found[o["agreement"], o["dataset"], o["outcome"]] += o["count"]
+        return found
+
+    def _check_past(self) -> None:
+        """What an agreement is given of its past is every verified event before it went live that it had not decided on, once,
+        and it goes live where the lane's inputs and outputs stand."""
+        for lane, records in self.lanes(topics.AUDIT).items():
+            come: dict[tuple[str, str], int] = {}
+            read: Counter[tuple[str, str]] = Counter()
+            told: Counter[tuple[str, str]] = Counter()
+            for line in self.decode(records):
+                for span in line["past"]:
+                    place = span["agreement"], span["topic"]
+                    assert come.get(place, 0) == span["first_offset"] < span["next_offset"]
+                    come[place] = span["next_offset"]
+                    read[place] += span["events"]
+                    told[place] += span["events"] - span["decided"]
+                for o in line["past_outcomes"]:
+                    told[o["agreement"], topics.verified(o["dataset"])] -= o["count"]
+                assert not +told, "an outcome for each event"
+                assert not -told, "an outcome for each event"
+                for caught in line["caught_up"]:
+                    self._check_caught_up(lane, caught, come, read)
+            last = self.last_lane_records().get(lane, {}).get("past", {})
+            known = {(a, t): at for a, about in last.items() for t, at in about["next"].items()}
+            assert {place: known[place] for place in come} == come
+
+    def _check_caught_up(
+        self, lane: int, caught: dict[str, Any], come: dict[tuple[str, str], int], read: Counter[tuple[str, str]]
+    ) -> None:
+        name, inputs = caught["agreement"], {i["topic"]: i["next_offset"] for i in caught["inputs"]}
+        for place in caught["past"]:
+            topic, end = place["topic"], place["next_offset"]
+            assert come.get((name, topic), 0) <= end
+            come[name, topic] = end
+            before = [r for r in self.lanes(topic)[lane] if r.offset() < end]
+            assert read[name, topic] == len(before)
+            one = self.datasets[topic.removeprefix("verified.")]
+            sources = self.lanes(one.topic)[lane]  # as many were processed before, dead letters included
+            buried = {int(dict(r.headers())["x-original-offset"]) for r in self.lanes(topics.dead(one.name))[lane]}
+            assert len(before) == sum(r.offset() < inputs[one.topic] and r.offset() not in buried for r in sources)
 
     # -- the group ---------------------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ import json
 import shutil
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -178,3 +179,115 @@ def test_what_is_malformed_is_refused_whole_and_what_was_in_force_stays(
 
 def refusals(stage: Stage) -> int:
     return sum(line["event"] == "agreements_refused" for line in stage.log("engine-0"))
+
+
+OWNERS = """\
+agency: {agency}
+name: owners
+purpose: Archive
+legal_basis: Decree 1
+valid_from: 2026-01-01T00:00:00+07:00
+{past}datasets:
+  - dataset: civil.birth
+    verdicts: [MATCH, MISMATCH]
+    share_verdict: true
+    fields: [child_pin, child_name, mother_pin, register.province_code]
+  - dataset: land.ownership
+    verdicts: [MATCH]
+    fields: [owner_pin, parcel_id, acquired_on: year, register.address]
+  - dataset: insurance.member
+    where: {{participation: [compulsory, household]}}
+    fields: [pin, employer_code, active]
+  - dataset: population.person
+    fields: [pin, full_name, status]
+"""
+
+
+def owners(files: Path, agency: str, past: str = "") -> str:
+    """Everybody's PIN is in the clear, so that all such agreements have the same ids and keys."""
+    (files / f"{agency}.owners.yaml").write_text(OWNERS.format(agency=agency, past=past), encoding="utf-8")
+    return f"{agency}.owners"
+
+
+def given_to(stage: Stage, agreement: str) -> dict[tuple[int, str], list[tuple[Any, ...]]]:
+    """(lane, dataset) -> what the agreement received, in order, without what tells it from another agreement."""
+    found: dict[tuple[int, str], list[tuple[Any, ...]]] = defaultdict(list)
+    for record in stage.records(topics.agency(agreement)):
+        one = stage.decoder.decode(record.value())
+        told = [str(one[name]) for name in ("event_id", "op", "ts_ms", "row_key", "verdict", "data")]
+        found[record.partition(), stage.dataset_of(record.value())].append((record.key(), *told))
+    return found
+
+
+def caught_up(stage: Stage, agreement: str) -> bool:
+    stage.look()
+    return all(record.get("past", {}).get(agreement, {"live": False})["live"] for record in stage.last_lane_records().values())
+
+
+def test_an_agreement_switched_on_gets_what_it_would_have_got_from_the_start(stage: Stage, files: Path) -> None:
+    """Beside live events, and with workers that are killed in the middle of it. `check` counts every event, once."""
+    first = owners(files, "first")
+    stage.apply(files)
+    stage.start("engine-0")
+    stage.until("lanes", lambda: owns(stage, "engine-0", 4))
+    stage.feed(6_000)
+    stage.until("the end of the inputs", stage.drained)
+    second = owners(files, "second", "past: all\n")
+    began = time.monotonic()
+    stage.apply(files)
+    killed_amid = 0
+    with load(stage):
+        for _ in range(3):
+            seen = len(given_records(stage, second))
+            stage.until("more of the past", lambda seen=seen: len(given_records(stage, second)) > seen)  # type: ignore[misc]
+            stage.kill("engine-0")
+            killed_amid += not caught_up(stage, second)
+            stage.start("engine-0")
+        stage.start("engine-1")
+        stage.until("the past to be given", lambda: caught_up(stage, second))
+        seconds = time.monotonic() - began
+        stage.feed(500)
+    stage.until("the end of the inputs", stage.drained)
+    stage.check()
+    theirs, ours = given_to(stage, first), given_to(stage, second)
+    assert theirs.keys() <= ours.keys()
+    for place, found in theirs.items():
+        assert ours[place][-len(found) :] == found, place
+    past = sum(n for (agreement, *_), n in stage.past_outcomes().items() if agreement == second)
+    print(f"\n{past} verified events read again in {seconds:.1f} s, with three kills, {killed_amid} of them amid it")
+    assert past > 6_000
+    assert killed_amid
+
+
+def given_records(stage: Stage, agreement: str) -> list[Any]:
+    stage.look()
+    return stage.records(topics.agency(agreement))
+
+
+def test_an_agreement_that_ends_gets_nothing_more_and_goes_on_where_it_stopped_when_it_comes_back(
+    stage: Stage, files: Path
+) -> None:
+    """What came while it was away is its past then; nothing is repeated, whatever part of it came live."""
+    other, third = owners(files, "other"), owners(files, "third", "past: all\n")
+    stage.apply(files)
+    stage.start("engine-0")
+    stage.until("the past to be given", lambda: caught_up(stage, third))
+    stage.feed(600)
+    stage.until("the end of the inputs", stage.drained)
+    (files / "third.owners.yaml").unlink()
+    stage.apply(files)
+    until_in_force(stage, digest_of(stage))
+    before = len(given_records(stage, third))
+    stage.feed(600)
+    stage.until("the end of the inputs", stage.drained)
+    assert len(given_records(stage, third)) == before
+    owners(files, "third", "past: all\n")
+    stage.apply(files)
+    stage.feed(600)
+    stage.until("the past to be given", lambda: caught_up(stage, third))
+    stage.until("the end of the inputs", stage.drained)
+    stage.check()
+    theirs, ours = given_to(stage, other), given_to(stage, third)
+    assert all(ours[place][-len(found) :] == found for place, found in theirs.items())
+    assert all(len(set(found)) == len(found) for found in ours.values())
+    stage.stop("engine-0")
