@@ -20,6 +20,7 @@ from bus.config import ConfigError, Settings
 from bus.core.agreement import Agreement
 from bus.core.topics import AGREEMENTS
 from bus.engine import agreements, client
+from bus.engine.member import GROUP
 
 INDEX = b"index"
 """No agreement's key: those have a dot."""
@@ -124,7 +125,7 @@ def _index(listed: Mapping[str, Agreement]) -> bytes:
 
 def reader(config: Mapping[str, Any]) -> Consumer:
     """A consumer of the topic's committed records from its beginning; it tells when it is at the end."""
-    consumer = Consumer(dict(config) | client.READER | {"group.id": WRITER, "error_cb": client.ignore})
+    consumer = Consumer(dict(config) | client.READER | {"group.id": GROUP, "error_cb": client.ignore})
     consumer.assign([TopicPartition(AGREEMENTS, 0, OFFSET_BEGINNING)])
     return consumer
 

@@ -26,6 +26,7 @@ from bus.core import topics
 from bus.engine import client, lanes
 from bus.engine.batch import Batch, PersonOf
 from bus.engine.lanes import NOTHING, Lane
+from bus.engine.member import GROUP
 from bus.engine.policy import Grounds, Policy
 from bus.engine.recorded import Recorded
 
@@ -36,7 +37,7 @@ CLOSE_SECONDS = 0.25
 AGAIN_SECONDS = 1.0
 _POLL_SECONDS = 0.005
 _READER = client.READER | {
-    "group.id": "bus-engine-past",
+    "group.id": GROUP,
     "queued.max.messages.kbytes": 4_096,
     "queued.min.messages": 2 * RECORDS,
     "fetch.message.max.bytes": 524_288,

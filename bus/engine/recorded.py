@@ -27,6 +27,8 @@ from bus.engine.plan import Plan, Record
 PersonOf = Callable[[bytes], bytes | None]
 _NOT_IN_FORCE = Outcome.NOT_IN_FORCE.value
 _NOBODY = b"\0"
+_ANY_ID = 1
+"""Of the schema in an event that never leaves this module."""
 
 
 class Register:
@@ -102,4 +104,4 @@ def _before_person(register: Dataset) -> bytes:
     event = {"event_id": bytes(16), "op": "c", "ts_ms": 0, "source": source, "before": None, "after": None}
     out = io.BytesIO()
     fastavro.schemaless_writer(out, fastavro.parse_schema(derive.change(register)), event)
-    return frame.header(0) + out.getvalue()[:-1]
+    return frame.header(_ANY_ID) + out.getvalue()[:-1]
