@@ -21,6 +21,8 @@ from bus.config import Settings
 from bus.core import topics
 from bus.engine import agreements, bench
 from bus.engine.worker import STUCK_STATUS
+from bus.ledger import reading
+from bus.ledger.account import DatasetInput, settle
 from bus.ledger.decoding import Decoder
 from bus.platform import declaration
 from bus.registry import log as registry
@@ -326,6 +328,14 @@ class Stage:
             listed = next(found for places, found in reversed(policies) if places[one.topic] <= offset)
             asked = [a for a, about in listed.items() if one.name in about["datasets"]]
             assert [d["agreement"] for d in event["decisions"]] == asked, (one.name, lane, offset)
+
+    def account(self) -> list[str]:
+        """What `bus demo`'s account finds wrong with the topics."""
+        listed = [
+            DatasetInput(d, tuple(a for a, one in self.agreements.items() if any(g.dataset == d.name for g in one.grants)))
+            for d in self.datasets.values()
+        ]
+        return settle(listed, lambda topic: reading.read(self.config, topic), self.decoder).problems
 
     def past_outcomes(self) -> Counter[tuple[str, str, str]]:
         """(agreement, dataset, outcome) -> events of before it was switched on, as the audit has it."""

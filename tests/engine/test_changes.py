@@ -256,6 +256,7 @@ def test_an_agreement_switched_on_gets_what_it_would_have_got_from_the_start(sta
     past = sum(n for (agreement, *_), n in stage.past_outcomes().items() if agreement == second)
     print(f"\n{past} verified events read again in {seconds:.1f} s, with three kills, {killed_amid} of them amid it")
     assert past > 6_000
+    assert stage.account() == []
     assert killed_amid
 
 
