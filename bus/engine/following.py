@@ -78,6 +78,8 @@ class Following:
         if found is self._taken:
             return None
         self._taken = found
+        if found is not None:
+            telemetry.gauge("bus_engine_agreements_version").set(found.version)
         return found
 
     def close(self) -> None:

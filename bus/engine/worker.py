@@ -41,7 +41,6 @@ BATCH_SECONDS = 1.0
 IDLE_SECONDS = 0.1
 RETRY_SECONDS = 0.5
 GAUGES_SECONDS = 1.0
-OUTDATED_SECONDS = 0.02
 WATCH_SECONDS = 1.0
 STUCK_STATUS = os.EX_TEMPFAIL
 COLLECT_SECONDS = 10.0
@@ -182,7 +181,6 @@ class Worker:
         if newer is None:
             return
         other, self._policy = newer.digest != self._policy.digest, newer
-        telemetry.gauge("bus_engine_agreements_version").set(newer.version)
         if other:
             self._member.adopt(tuple(a.id for a in newer.agreements))
             self._log.info("agreements_in_force", version=newer.version, policy=newer.digest)
@@ -194,7 +192,8 @@ class Worker:
             self._meter.goes_on(Cause.AGREEMENTS)
             return False
         self._meter.waits(Cause.AGREEMENTS)
-        time.sleep(OUTDATED_SECONDS)
+        self._member.consumer.poll(RETRY_SECONDS)  # for rebalances only; whatever is read is read again
+        self._member.go_back()
         return True
 
     def _transact(self, transactions: Transactions, first: list[Any]) -> None:

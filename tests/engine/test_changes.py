@@ -16,9 +16,12 @@ from typing import Any
 import pytest
 from confluent_kafka import Producer
 
+from bus import telemetry
 from bus.core import topics
 from bus.engine import agreement_log, agreements
-from bus.engine.agreement_log import INDEX
+from bus.engine.agreement_log import INDEX, Reading
+from bus.engine.client import Stop
+from bus.engine.worker import Worker
 from tests.engine.stage import Stage, digest
 from tests.engine.test_worker import owns
 
@@ -292,3 +295,41 @@ def test_an_agreement_that_ends_gets_nothing_more_and_goes_on_where_it_stopped_w
     assert all(ours[place][-len(found) :] == found for place, found in theirs.items())
     assert all(len(set(found)) == len(found) for found in ours.values())
     stage.stop("engine-0")
+
+
+def test_a_worker_that_has_not_heard_of_a_lanes_agreements_does_nothing_in_it_before_it_has(
+    stage: Stage, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another worker has worked the lane under newer ones, which may have taken away what this one would still deliver."""
+    honest, held = Reading.newest, threading.Event()
+    held.set()
+    monkeypatch.setattr(Reading, "newest", lambda reading, end: next(reading.older()) if held.is_set() else honest(reading, end))
+    stage.start("engine-0")
+    (files / "education.pupils.yaml").unlink()
+    stage.apply(files)
+    until_in_force(stage, digest_of(stage))
+    stage.stop("engine-0")
+    stop = Stop()
+    worker = Worker(stage.settings, 0, stop)
+    thread = threading.Thread(target=worker.work)
+    thread.start()
+    try:
+        stage.feed(300)
+        stage.until("it to wait", lambda: waits_for_agreements() == 1)
+        assert not stage.drained()
+        stage.check()
+        held.clear()
+        edit(files / "tax.taxpayers.yaml", "purpose: ", "purpose: again ")
+        stage.apply(files)  # the topic says something new, so it is read to its end
+        stage.until("the end of the inputs", stage.drained)
+    finally:
+        stop.asked = True
+        thread.join(60)
+        worker.close()
+    assert waits_for_agreements() == 0
+    stage.check()
+
+
+def waits_for_agreements() -> float:
+    found = telemetry._registry.get_sample_value("bus_engine_waiting", {"cause": "agreements"})
+    return -1 if found is None else found
