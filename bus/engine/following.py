@@ -33,7 +33,6 @@ RETRY_SECONDS = 1.0
 _POLL_SECONDS = 0.2
 _LOOK_SECONDS = 0.02
 _CLOSE_SECONDS = 10.0
-_REFUSED = (Malformed, PlanError, CatalogueError)
 
 
 class Following:
@@ -93,7 +92,7 @@ class Following:
             try:
                 self._follow()
             except Exception as error:  # whatever it was, the policy in force stays, and the topic is read again
-                known = isinstance(error, KafkaException | HumanNeeded | ConfigError)
+                known = isinstance(error, KafkaException | HumanNeeded | ConfigError | CatalogueError)
                 self._fail(client.text(error) if known else f"a fault in the engine: {client.place(error)}; please report it")
                 self._closing.wait(RETRY_SECONDS)
 
@@ -138,15 +137,19 @@ class Following:
             telemetry.gauge("bus_engine_agreements_refused").set(0)
 
     def _use(self, said: Said, began: float) -> str:
-        """Compile it and have it ready. Why it cannot be used, or ''."""
+        """Compile it and have it ready. Why it cannot be used, or ''. Raises CatalogueError when no schemas can be read."""
         try:
             listed = said.agreements()
             old = self._policy
             if old is not None and tuple(listed[name] for name in sorted(listed)) == old.agreements:
                 self._policy = dataclasses.replace(old, version=max(old.version, said.version))
                 return ""
-            made = self._grounds.policy(listed, self._schemas(), said.version)
-        except _REFUSED as error:
+        except Malformed as error:
+            return str(error)
+        found = self._schemas()
+        try:
+            made = self._grounds.policy(listed, found, said.version)
+        except (PlanError, CatalogueError) as error:
             return str(error)
         self._policy = made
         seconds = round(time.monotonic() - began, 3)
