@@ -93,7 +93,8 @@ class Stage:
         self._numbers: Counter[str] = Counter()
         self.left: dict[str, dict[tuple[str, int], tuple[int, int]]] = {}
         """What the last look of `drained` found still to do: place -> (come to, end)."""
-        self._tape = Tape(self.config, self.watch, [*self.outputs, *(d.topic for d in self.datasets.values())])
+        inputs = [d.topic for d in self.datasets.values()]
+        self._tape = Tape(self.config, self.watch, [*self.outputs, *inputs, topics.AGREEMENTS])
         self.filling.register()
         self.start("register")
         log = settings.home / "log" / "register.log"

@@ -78,13 +78,13 @@ def in_force(stage: Stage) -> dict[int, dict[str, Any]]:
 
 
 def until_in_force(stage: Stage, wanted: str) -> float:
-    """Until every lane works by it; seconds from now to the begin of the last lane's first transaction under it."""
-    began_ms = time.time() * 1000
+    """Until every lane works by it; seconds from its last record's writing to the last lane's first transaction under it."""
     deadline = time.monotonic() + LONGEST_SECONDS
     while {change["after"] for change in in_force(stage).values()} != {wanted}:
         assert time.monotonic() < deadline, "not in force everywhere in time"
         time.sleep(0.02)
-    return max(0.0, float(max(change["at_ms"] for change in in_force(stage).values())) - began_ms) / 1000
+    written_ms = stage.records(topics.AGREEMENTS)[-1].timestamp()[1]
+    return float(max(change["at_ms"] for change in in_force(stage).values()) - written_ms) / 1000
 
 
 def digest_of(stage: Stage) -> str:
