@@ -19,7 +19,7 @@ from confluent_kafka import Producer
 from bus import telemetry
 from bus.core import topics
 from bus.engine import agreement_log, agreements
-from bus.engine.agreement_log import INDEX, Reading
+from bus.engine.agreement_log import INDEX, Reading, Said
 from bus.engine.client import Stop
 from bus.engine.worker import Worker
 from tests.engine.stage import Stage, digest
@@ -40,12 +40,18 @@ datasets:
 """
 
 
-@pytest.fixture
-def files(stage: Stage, tmp_path: Path) -> Iterator[Path]:
-    """Agreement files to be edited. Afterwards those of the checkout are in force again."""
-    yield shutil.copytree(stage.settings.agreements, tmp_path / "agreements")
+@pytest.fixture(scope="module", autouse=True)
+def afterwards(stage: Stage) -> Iterator[None]:
+    """The agreements of the checkout are in force again."""
+    yield
     stage.stop_workers()
     stage.apply()
+
+
+@pytest.fixture
+def files(stage: Stage, tmp_path: Path) -> Path:
+    """Agreement files to be edited."""
+    return shutil.copytree(stage.settings.agreements, tmp_path / "agreements")
 
 
 @contextmanager
@@ -118,9 +124,6 @@ def test_a_change_takes_effect_at_one_point_of_every_lane_while_events_flow(stag
     outcomes = stage.check()
     assert outcomes["archive.land", "land.ownership", "DELIVERED"]
     assert len({d["grant_hash"] for d in stage.decode(stage.records(topics.agency("tax.taxpayers")))}) == 2
-    for index in range(2):
-        stage.stop(f"engine-{index}")
-    stage.check()
 
 
 def write(stage: Stage, records: dict[bytes, bytes | None]) -> None:
@@ -131,18 +134,17 @@ def write(stage: Stage, records: dict[bytes, bytes | None]) -> None:
     assert producer.flush(30) == 0
 
 
-def garbage(_: Stage) -> dict[bytes, bytes | None]:
+def garbage(_: Said) -> dict[bytes, bytes | None]:
     return {b"tax.taxpayers": b'{"agency": "tax", "id": "tax.taxpayers"}'}
 
 
-def one_without_the_index(stage: Stage) -> dict[bytes, bytes | None]:
-    changed = dataclasses.replace(stage.agreements["tax.taxpayers"], purpose="another")
+def one_without_the_index(said: Said) -> dict[bytes, bytes | None]:
+    changed = dataclasses.replace(said.agreements()["tax.taxpayers"], purpose="another")
     return {b"tax.taxpayers": agreements.canonical(changed)}
 
 
-def a_field_that_there_is_not(stage: Stage) -> dict[bytes, bytes | None]:
+def a_field_that_there_is_not(said: Said) -> dict[bytes, bytes | None]:
     """A whole set, well-formed, with an ending beside it that must not take effect either."""
-    said = agreement_log.read(stage.config)
     old = said.agreements()["tax.taxpayers"]
     grant = dataclasses.replace(old.grants[0], fields=(dataclasses.replace(old.grants[0].fields[0], name="no_such_column"),))
     value = agreements.canonical(dataclasses.replace(old, grants=(grant,)))
@@ -152,23 +154,30 @@ def a_field_that_there_is_not(stage: Stage) -> dict[bytes, bytes | None]:
     return {b"tax.taxpayers": value, b"education.pupils": None, INDEX: json.dumps(index, separators=(",", ":")).encode()}
 
 
-@pytest.mark.parametrize("wrong", [garbage, one_without_the_index, a_field_that_there_is_not])
-def test_what_is_malformed_is_refused_whole_and_what_was_in_force_stays(
-    stage: Stage, files: Path, wrong: Callable[[Stage], dict[bytes, bytes | None]]
-) -> None:
+WRONG: dict[str, Callable[[Said], dict[bytes, bytes | None]]] = {
+    "agreement 'tax.taxpayers': not an agreement": garbage,
+    "not those that its index names": one_without_the_index,
+    "'no_such_column'": a_field_that_there_is_not,
+}
+"""What the refusal says -> what was written."""
+
+
+def test_what_is_malformed_is_refused_whole_and_what_was_in_force_stays(stage: Stage, files: Path) -> None:
     """Also for a worker that dies and starts again meanwhile. The next good set takes effect."""
+    stage.apply(files)
     stage.start("engine-0")
     stage.until("lanes", lambda: owns(stage, "engine-0", 4))
-    old = digest_of(stage)
+    said, old = agreement_log.read(stage.config), digest_of(stage)
     until_in_force(stage, old)
-    write(stage, wrong(stage))
-    stage.until("the refusal", lambda: refusals(stage) > 0)
-    stage.feed(300)
+    for reason, wrong in WRONG.items():
+        write(stage, dict(said.values) | wrong(said))
+        stage.until(f"the refusal: {reason}", lambda reason=reason: reason in refusals(stage)[-1])  # type: ignore[misc]
+        stage.feed(100)
     stage.until("the end of the inputs", stage.drained)
-    before = refusals(stage)
+    before = len(refusals(stage))
     stage.kill("engine-0")
     stage.start("engine-0")
-    stage.until("the refusal again", lambda: refusals(stage) > before)
+    stage.until("the refusal again", lambda: len(refusals(stage)) > before)
     stage.feed(300)
     stage.until("the end of the inputs", stage.drained)
     assert {change["after"] for change in in_force(stage).values()} == {old}
@@ -177,11 +186,10 @@ def test_what_is_malformed_is_refused_whole_and_what_was_in_force_stays(
     assert digest_of(stage) != old
     until_in_force(stage, digest_of(stage))
     stage.check()
-    stage.stop("engine-0")
 
 
-def refusals(stage: Stage) -> int:
-    return sum(line["event"] == "agreements_refused" for line in stage.log("engine-0"))
+def refusals(stage: Stage) -> list[str]:
+    return ["", *(line["reason"] for line in stage.log("engine-0") if line["event"] == "agreements_refused")]
 
 
 OWNERS = """\
@@ -240,7 +248,7 @@ def test_an_agreement_switched_on_gets_what_it_would_have_got_from_the_start(sta
     stage.apply(files)
     killed_amid = 0
     with load(stage):
-        for _ in range(3):
+        for _ in range(2):
             seen = len(given_records(stage, second))
             stage.until("more of the past", lambda seen=seen: len(given_records(stage, second)) > seen)  # type: ignore[misc]
             stage.kill("engine-0")
@@ -257,8 +265,8 @@ def test_an_agreement_switched_on_gets_what_it_would_have_got_from_the_start(sta
     for place, found in theirs.items():
         assert ours[place][-len(found) :] == found, place
     past = sum(n for (agreement, *_), n in stage.past_outcomes().items() if agreement == second)
-    print(f"\n{past} verified events read again in {seconds:.1f} s, with three kills, {killed_amid} of them amid it")
-    assert past > 6_000
+    print(f"\n{past} verified events read again in {seconds:.1f} s, with two kills, {killed_amid} of them amid it")
+    assert past > 2_000
     assert stage.account() == []
     assert killed_amid
 
@@ -294,7 +302,6 @@ def test_an_agreement_that_ends_gets_nothing_more_and_goes_on_where_it_stopped_w
     theirs, ours = given_to(stage, other), given_to(stage, third)
     assert all(ours[place][-len(found) :] == found for place, found in theirs.items())
     assert all(len(set(found)) == len(found) for found in ours.values())
-    stage.stop("engine-0")
 
 
 def test_a_worker_that_has_not_heard_of_a_lanes_agreements_does_nothing_in_it_before_it_has(
