@@ -170,7 +170,7 @@ def test_what_is_malformed_is_refused_whole_and_what_was_in_force_stays(stage: S
     said, old = agreement_log.read(stage.config), digest_of(stage)
     until_in_force(stage, old)
     for reason, wrong in WRONG.items():
-        write(stage, dict(said.values) | wrong(said))
+        write(stage, {**said.values, **wrong(said)})
         stage.until(f"the refusal: {reason}", lambda reason=reason: reason in refusals(stage)[-1])  # type: ignore[misc]
         stage.feed(100)
     stage.until("the end of the inputs", stage.drained)
