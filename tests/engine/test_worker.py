@@ -167,7 +167,7 @@ def test_a_client_that_begins_at_the_wrong_place_costs_an_abort_and_nothing_else
         back(worker, transactions, reason)
 
     monkeypatch.setattr(lanes, "recover", recover)
-    monkeypatch.setattr("bus.engine.worker.Consumer", Misled)
+    monkeypatch.setattr("bus.engine.member.Consumer", Misled)
     monkeypatch.setattr(Worker, "_back_to_last_commit", listen)
     run_here(stage, 1_200)
     stage.check()
