@@ -61,6 +61,16 @@ METRICS: dict[str, Metric] = {
     "bus_engine_waiting": Metric(
         "gauge", ("cause",), "0 or 1", "1 while this worker commits nothing and tries again, by what it waits for"
     ),
+    "bus_engine_past_records_total": Metric(
+        "counter", ("agreement",), "records", "Verified events read again to give an agreement its past, committed"
+    ),
+    "bus_engine_past_lanes": Metric("gauge", (), "lanes", "Lanes in which this worker is giving an agreement its past"),
+    "bus_engine_agreements_refused": Metric(
+        "gauge", (), "0 or 1", "1 while the newest agreements cannot be used and those before them stay in force"
+    ),
+    "bus_engine_agreements_version": Metric(
+        "gauge", (), "offset", "The end of `bus.agreements` that this worker's policy speaks for"
+    ),
     "bus_engine_register_lag_records": Metric(
         "gauge", (), "records", "Register records the replica lacked when this worker last looked, which it does at its start"
     ),
@@ -97,6 +107,13 @@ EVENTS: dict[str, str] = {
     "position_forgotten": "capture of this database begins anew with a snapshot",
     "register_ready": "the replica is complete",
     "register_awaited": "a worker waits for the replica; `reason` says whether it is not complete or too far behind",
+    "agreements_compiled": "`bus.agreements` says something new, and it is ready to take effect after `seconds`",
+    "agreements_in_force": "from the next transaction on this worker works by these agreements",
+    "agreements_refused": "the newest agreements cannot be used, so those before stay in force; `reason` says which and why",
+    "agreements_unreadable": "the agreements' topic cannot be followed; what is in force stays and it is tried again",
+    "past_begun": "an agreement is given its past in these lanes, or goes on being given it",
+    "past_caught_up": "an agreement has its past in this lane and gets what comes from now on",
+    "past_stopped": "an agreement's past cannot be given, so it gets nothing; `reason` says at which record and why",
     "lanes_assigned": "this worker now owns these lanes",
     "lanes_revoked": "these lanes go to another worker",
     "producer_awaited": "no transactional producer could be made, so it is tried again; `reason` says why",

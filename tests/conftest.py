@@ -31,6 +31,7 @@ _SERVERS = {
     "tests/pipeline": "bus",
     "tests/telemetry/test_prometheus": "bus",
     "tests/engine/test_worker": "engine",
+    "tests/engine/test_changes": "engine",
     "tests/engine/test_processes": "engine",
     "tests/engine/test_register": "engine",
     "tests/engine/test_lanes": "engine",

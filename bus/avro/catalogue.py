@@ -133,6 +133,14 @@ class Catalogue:
             )
         return entry.id
 
+    def id_among(self, subject: str, schema: Any) -> int:
+        """The id of exactly this schema as any version of the subject. Raises CatalogueError with the remedy."""
+        wanted = _canonical(text_of(schema))
+        for entry in reversed(self.versions(subject)):
+            if _canonical(entry.schema) == wanted:
+                return entry.id
+        raise CatalogueError(f"the schema in use for {subject!r} is not registered: run `bus up` or `bus agreement apply`")
+
     def propose(self, subject: str, schema: Any) -> Entry | None:
         """The record to write so that `schema` becomes the subject's latest version; None when it already is.
 

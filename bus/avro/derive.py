@@ -133,6 +133,48 @@ def _counts(name: str, fields: list[tuple[str, Any, str]]) -> Schema:
     return {"type": "array", "items": _record(name, NAMESPACE, [*fields, ("count", "long", "Events")])}
 
 
+def _listed(name: str, fields: list[tuple[str, Any, str]]) -> Schema:
+    return {"type": "array", "items": _record(name, NAMESPACE, fields)}
+
+
+_PLACES = _listed("Place", [("topic", "string", ""), ("next_offset", "long", "")])
+
+_POLICY_CHANGE = _record(
+    "PolicyChange",
+    NAMESPACE,
+    [
+        ("before", "string", "SHA-256 over the grant hashes of all agreements until now; empty: the lane's first"),
+        ("after", "string", "The same from now on"),
+        ("version", "long", "End of bus.agreements when it said this"),
+        (
+            "agreements",
+            _listed(
+                "Agreed",
+                [
+                    ("agreement", "string", ""),
+                    ("grant_hash", _fixed("GrantHash", GRANT_HASH_BYTES), "SHA-256 of its canonical form"),
+                    ("datasets", {"type": "array", "items": "string"}, "What it opens"),
+                ],
+            ),
+            "All agreements from now on",
+        ),
+        ("inputs", _PLACES, "The first offset of each input of the lane under these agreements"),
+    ],
+)
+_PAST_SPAN = [
+    ("agreement", "string", ""),
+    ("topic", "string", "verified.<dataset>"),
+    ("first_offset", "long", ""),
+    ("next_offset", "long", "One past the last"),
+    ("events", "long", "Records read"),
+    ("decided", "long", "Of these, decided before when they came: not again"),
+]
+_CAUGHT_UP = [
+    ("agreement", "string", ""),
+    ("past", {"type": "array", "items": f"{NAMESPACE}.Place"}, "How far verified.* had been given to it"),
+    ("inputs", {"type": "array", "items": f"{NAMESPACE}.Place"}, "The first offset of each input that it gets as it comes"),
+]
+
 AUDIT_LINE = _record(
     "AuditLine",
     NAMESPACE,
@@ -177,5 +219,13 @@ AUDIT_LINE = _record(
             },
             "The seq numbers given out",
         ),
+        ("change", ["null", _POLICY_CHANGE], "Null unless other agreements take effect with this transaction, before its events"),
+        ("past", _listed("PastSpan", _PAST_SPAN), "What was given to agreements of what had been verified before"),
+        (
+            "past_outcomes",
+            {"type": "array", "items": f"{NAMESPACE}.OutcomeCount"},
+            "What they made of it, apart from `outcomes`; its deliveries are among `deliveries`",
+        ),
+        ("caught_up", _listed("CaughtUp", _CAUGHT_UP), "Agreements that have their past with this transaction"),
     ],
 )

@@ -58,6 +58,18 @@ def walk_source(schema: Any, wanted: Iterable[str]) -> Walk:
     return Walk(setup + made.lines, list(made.functions.values()), made.spans, made.branches, made.constants)
 
 
+def compile_end(schema: Any, start: int) -> Callable[[bytes], int]:
+    """end(record) -> where the datum ends that begins at `start`; more may follow. Raises Malformed as a walker does."""
+    walk = walk_source(schema, ())
+    body = ["try:", *indent([f"i={start}", *walk.lines], 1), "except (IndexError, UnicodeDecodeError): raise Malformed from None"]
+    body += ["if i > len(b): raise Malformed", "return i"]
+    source = "\n".join([*walk.functions, "def end(b):", *indent(body, 1)])
+    scope = RUNTIME | walk.constants
+    exec(compile(source, "<end>", "exec"), scope)  # noqa: S102 the source is ours, made from a schema file alone
+    made: Callable[[bytes], int] = scope["end"]
+    return made
+
+
 def compile_walker(schema: Any, wanted: Iterable[str], start: int = 0) -> Callable[[bytes], dict[str, tuple[int, int] | None]]:
     """walk(record) -> path -> (start, end), or None where a record around the field is null. The walk begins at `start`.
 

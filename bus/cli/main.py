@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from bus.cli import bench, demo, doctor, down, frame, replay, run, simulate, status, tail, topics, up, verify_feed
+from bus.cli import agreement, bench, demo, doctor, down, frame, replay, run, simulate, status, tail, topics, up, verify_feed
 
 app = typer.Typer(
     name="bus",
@@ -45,6 +45,7 @@ app.command()(verify_feed.verify_feed)
 app.command()(replay.replay)
 app.command()(simulate.simulate)
 app.command()(bench.bench)
+app.add_typer(agreement.app, name="agreement", help="Change what is shared while the bus runs.")
 app.add_typer(run.app, name="run", help="Run one process of the bus in the foreground; `bus up` runs them all.")
 
 

@@ -19,7 +19,7 @@ KEY_DIGITS = 4
 _REGISTER = "register_"
 _DATA = re.compile(re.escape(NAMESPACE) + r"\.agency\..+\.([^.]+)\.Data")
 _OWN = re.compile(re.escape(NAMESPACE) + r"\.(?:[A-Za-z]+|(?:change|verified|agency)\..+\.(?:Change|Verified|Delivery))")
-_JSON_TOPICS = ("bus.positions", "bus.lanes", "_schemas")
+_JSON_TOPICS = ("bus.agreements", "bus.positions", "bus.lanes", "_schemas")
 """Topics whose JSON holds no personal data."""
 _HEADERS = re.compile(r"x-[a-z-]+")
 

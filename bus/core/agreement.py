@@ -52,6 +52,8 @@ class Agreement:
     valid_until_ms: int | None
     grant_hash: bytes
     """SHA-256 (32 bytes) of the canonical form."""
+    past: bool = False
+    """Switched on, it is given what was verified before; else it begins with what comes."""
 
     def in_force(self, now_ms: int) -> bool:
         return self.valid_from_ms <= now_ms and (self.valid_until_ms is None or now_ms < self.valid_until_ms)

@@ -72,6 +72,8 @@ class Cause(Enum):
     """The replica is not complete, or too far behind to begin."""
     PRODUCER = "producer"
     """The broker gives no producer."""
+    AGREEMENTS = "agreements"
+    """There are none that can be used, or a lane stands under newer ones than this worker has."""
     LANES = "lanes"
     """Where the lanes stand cannot be read."""
     TRANSACTION = "transaction"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+AGREEMENTS = "bus.agreements"
+"""Compacted, one partition: the agreements in force, key = agreement; the engine follows it."""
 AUDIT = "bus.audit"
 """One audit line for each lane of each engine transaction."""
 LANES = "bus.lanes"

@@ -1,7 +1,8 @@
-"""Agreements as files: one YAML document each under `settings.agreements`, read all or none.
+"""Agreements as files, one YAML document each under `settings.agreements`, read all or none, and as canonical JSON.
 
 A file that is wrong in any way stops the load, and every problem of every file is named at once: an agreement that is
-half understood would deliver too much or too little. docs/agreements.md says how to write one.
+half understood would deliver too much or too little. docs/agreements.md says how to write one. The engine reads no files: it
+follows the canonical forms in `bus.agreements` (bus.engine.agreement_log).
 """
 
 from __future__ import annotations
@@ -10,18 +11,22 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from bus.avro.dataset import Dataset, register_of
 from bus.config import Settings
-from bus.core.agreement import Agreement, Grant
+from bus.core.agreement import Agreement, Grant, GrantedField, Mask
 from bus.engine import yaml_lines
 from bus.engine.grants import Checker, ReadGrant, read_grant
 from bus.engine.yaml_lines import Item, Problem
 
-_KEYS = ("agency", "name", "purpose", "legal_basis", "valid_from", "valid_until", "datasets")
+_KEYS = ("agency", "name", "purpose", "legal_basis", "valid_from", "valid_until", "past", "datasets")
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _MAX_NAME_CHARS = 60
+_ID_PARTS = 2
+_PASTS = ("none", "all")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -70,7 +75,7 @@ def canonical(agreement: Agreement) -> bytes:
 
     All keys are ASCII and all numbers whole and below 2^53, so that Python's sorted, compact output is the canonical one.
     """
-    content = {
+    content: dict[str, object] = {
         "agency": agreement.agency,
         "grants": [_grant_content(g) for g in agreement.grants],
         "id": agreement.id,
@@ -79,6 +84,8 @@ def canonical(agreement: Agreement) -> bytes:
         "valid_from_ms": agreement.valid_from_ms,
         "valid_until_ms": agreement.valid_until_ms,
     }
+    if agreement.past:  # absent where there is none, so that the hashes of older agreements stay what they are
+        content["past"] = "all"
     return json.dumps(content, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("utf-8")
 
 
@@ -97,6 +104,42 @@ def grant_hash(agreement: Agreement) -> bytes:
     return hashlib.sha256(canonical(agreement)).digest()
 
 
+def parse(value: bytes) -> Agreement:
+    """The agreement of a canonical form. Raises ValueError for anything that `canonical` would not write; it quotes nothing."""
+    try:
+        found = json.loads(value)
+        past = found.get("past", "none")
+        grants = tuple(_parsed_grant(g) for g in found["grants"])
+        name, agency, purpose, basis = (str(found[key]) for key in ("id", "agency", "purpose", "legal_basis"))
+        begins, ends = found["valid_from_ms"], found["valid_until_ms"]
+        made = _hashed(Agreement(name, agency, purpose, basis, grants, begins, ends, b"", past == "all"))
+        same = canonical(made) == value
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise ValueError("not an agreement") from None
+    if not same:
+        raise ValueError("not an agreement in its canonical form")
+    parts = made.id.split(".")
+    if len(parts) != _ID_PARTS or parts[0] != made.agency or not all(map(_is_name, parts)):
+        raise ValueError("its id is not '<agency>.<name>'")
+    if not _is_time(made.valid_from_ms) or not (made.valid_until_ms is None or _is_time(made.valid_until_ms)):
+        raise ValueError("its validity is not in whole milliseconds")
+    return made
+
+
+def _parsed_grant(found: Any) -> Grant:
+    fields = tuple(GrantedField(str(f["name"]), Mask(f["mask"])) for f in found["fields"])
+    where = tuple((str(column), tuple(map(str, values))) for column, values in found["where"].items())
+    return Grant(str(found["dataset"]), fields, where, tuple(map(str, found["verdicts"])), found["share_verdict"] is True)
+
+
+def _is_time(number: object) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool)
+
+
+def _is_name(text: str) -> bool:
+    return bool(_NAME.fullmatch(text)) and len(text) <= _MAX_NAME_CHARS
+
+
 def _agreement(check: Checker, document: Item) -> Agreement | None:
     """One file. None when there are problems (they are in `check.problems`)."""
     before = len(check.problems)
@@ -111,35 +154,36 @@ def _agreement(check: Checker, document: Item) -> Agreement | None:
         check.wrong(document.line, "'valid_from' is missing", "add 'valid_from: 2026-01-01T00:00:00+07:00'")
     if begins is not None and ends is not None and ends <= begins:
         check.wrong(entries["valid_until"].line, "the agreement ends before it begins", "put 'valid_until' after 'valid_from'")
+    past = _past(check, entries.get("past"))
     grants = _grants(check, entries.get("datasets"), document)
     _check_basis(check, grants, legal_basis)
     if len(check.problems) > before or begins is None:
         return None
-    made = Agreement(f"{agency}.{name}", agency, purpose, legal_basis, tuple(g.grant for g in grants), begins, ends, b"")
+    made = Agreement(f"{agency}.{name}", agency, purpose, legal_basis, tuple(g.grant for g in grants), begins, ends, b"", past)
     return _hashed(made)
 
 
 def _hashed(made: Agreement) -> Agreement:
-    return Agreement(
-        made.id,
-        made.agency,
-        made.purpose,
-        made.legal_basis,
-        made.grants,
-        made.valid_from_ms,
-        made.valid_until_ms,
-        grant_hash(made),
-    )
+    return replace(made, grant_hash=grant_hash(made))
 
 
 def _name(check: Checker, item: Item | None, key: str, parent: Item) -> str:
     """A part of topic names, principals and metric labels, so kept plain."""
     text = check.text(item, key, parent)
-    if item is not None and text and (not _NAME.fullmatch(text) or len(text) > _MAX_NAME_CHARS):
+    if item is not None and text and not _is_name(text):
         check.wrong(
             item.line, f"{key} {text!r} cannot be part of a topic name", "use a-z, 0-9 and single hyphens, at most 60 characters"
         )
     return text
+
+
+def _past(check: Checker, item: Item | None) -> bool:
+    if item is None:
+        return False
+    if item.text not in _PASTS:
+        found = item.text or item.kind()
+        check.wrong(item.line, f"'past' must be none or all, found {found!r}", "write 'past: all', or leave it out")
+    return item.text == "all"
 
 
 def _instant(check: Checker, item: Item | None, key: str) -> int | None:

@@ -11,6 +11,8 @@ import fastavro
 
 from bus.avro import frame
 from bus.avro.derive import AUDIT_LINE
+from bus.core import topics
+from bus.engine.policy import Policy
 
 
 @dataclass(slots=True)
@@ -24,6 +26,17 @@ class InputSpan:
 
 
 @dataclass(slots=True)
+class PastSpan:
+    """What an agreement was given of one `verified.*` topic in one lane: of offsets [first, next) `events` records, of which
+    `decided` had been decided on when they came."""
+
+    first: int
+    next: int
+    events: int = 0
+    decided: int = 0
+
+
+@dataclass(slots=True)
 class LaneCount:
     """What a transaction did in one lane, as it adds up."""
 
@@ -32,6 +45,43 @@ class LaneCount:
     """(dataset, verdict) -> events."""
     outcomes: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     """(agreement, dataset, outcome) -> events."""
+    change: Change | None = None
+    past: dict[tuple[str, str], PastSpan] = field(default_factory=dict)
+    """(agreement, dataset) -> what it was given of its past."""
+    past_outcomes: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    caught_up: dict[str, tuple[Mapping[str, int], Mapping[str, int]]] = field(default_factory=dict)
+    """Agreement -> next offsets of `verified.*` topics and of inputs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """The agreements under which a lane is worked from this transaction on. `before`: the digest of those until now."""
+
+    before: str
+    policy: Policy
+    inputs: Mapping[str, int]
+    """Input topic -> its first offset under them."""
+
+    def content(self) -> dict[str, object]:
+        listed = [
+            {"agreement": a.id, "grant_hash": a.grant_hash, "datasets": [g.dataset for g in a.grants]}
+            for a in self.policy.agreements
+        ]
+        return {
+            "before": self.before,
+            "after": self.policy.digest,
+            "version": self.policy.version,
+            "agreements": listed,
+            "inputs": _places(self.inputs),
+        }
+
+
+def _places(found: Mapping[str, int]) -> list[dict[str, object]]:
+    return [{"topic": topic, "next_offset": at} for topic, at in sorted(found.items())]
+
+
+def _outcomes(found: Counter[tuple[str, str, str]]) -> list[dict[str, object]]:
+    return [{"agreement": a, "dataset": d, "outcome": o, "count": n} for (a, d, o), n in found.items()]
 
 
 class AuditEncoder:
@@ -56,8 +106,19 @@ class AuditEncoder:
                 for topic, i in count.inputs.items()
             ],
             "verdicts": [{"dataset": d, "verdict": v, "count": n} for (d, v), n in count.verdicts.items()],
-            "outcomes": [{"agreement": a, "dataset": d, "outcome": o, "count": n} for (a, d, o), n in count.outcomes.items()],
+            "outcomes": _outcomes(count.outcomes),
             "deliveries": [{"agreement": a, "first_seq": first, "last_seq": last} for a, (first, last) in deliveries.items()],
+            "change": count.change.content() if count.change else None,
+            "past": [
+                {"agreement": a, "topic": topics.verified(d), "first_offset": s.first, "next_offset": s.next}
+                | {"events": s.events, "decided": s.decided}
+                for (a, d), s in count.past.items()
+            ],
+            "past_outcomes": _outcomes(count.past_outcomes),
+            "caught_up": [
+                {"agreement": a, "past": _places(past), "inputs": _places(inputs)}
+                for a, (past, inputs) in count.caught_up.items()
+            ],
         }
         out = io.BytesIO()
         out.write(self._header)

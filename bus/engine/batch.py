@@ -12,8 +12,8 @@ from bus.avro.frame import Malformed
 from bus.core import topics
 from bus.core.outcome import DeadCode
 from bus.engine import deadletter, lanes
-from bus.engine.audit import AuditEncoder, InputSpan, LaneCount
-from bus.engine.lanes import Lane
+from bus.engine.audit import AuditEncoder, Change, InputSpan, LaneCount, PastSpan
+from bus.engine.lanes import NOTHING, Lane, Past
 from bus.engine.plan import Plan, Record, Tally
 from bus.engine.policy import Policy
 
@@ -30,10 +30,10 @@ _POLL_SECONDS = 0.02
 class Run:
     """One topic's share of one lane. `tallies`: results -> events; `sample`: the value of the last good record."""
 
-    __slots__ = ("dead", "lane", "plan", "sample", "seqs", "span", "tallies")
+    __slots__ = ("dead", "force", "lane", "plan", "sample", "seqs", "span", "tallies")
 
-    def __init__(self, plan: Plan, lane: int, seqs: list[int], first: int) -> None:
-        self.plan, self.lane, self.seqs = plan, lane, seqs
+    def __init__(self, plan: Plan, lane: int, seqs: list[int], force: tuple[bool, ...], first: int) -> None:
+        self.plan, self.lane, self.seqs, self.force = plan, lane, seqs, force
         self.span = InputSpan(first, first)
         self.tallies: dict[Tally, int] = {}
         self.dead: dict[DeadCode, int] = {}
@@ -61,19 +61,33 @@ class Batch:
         self._seqs: dict[int, list[int]] = {}
         self._out: list[Record] = []
         self._joints: list[tuple[str, int, int, int]] = []
+        self._places: Mapping[tuple[str, int], int] = {}
+        self._counts: dict[int, LaneCount] = {}
+        self._pasts: dict[int, dict[str, Past]] = {}
+
+    def change(self, places: Mapping[tuple[str, int], int]) -> None:
+        """Let the policy take effect in the lanes that were worked under another one, be there input or not. `places`: (input
+        topic, lane) -> next offset, of all of them."""
+        self._places = places
+        for number in lanes.under_another(self._held, self._policy.digest):
+            held = self._held[number]
+            self.count_on(number)
+            self._counts[number].change = Change(held.digest, self._policy, self._stands(number))
+            self._pasts[number] = self._policy.carry(held)
 
     def take(self, messages: list[Message], person_of: PersonOf) -> None:
         """Verify and project these records and produce what comes of them.
 
         Raises KafkaException when the transaction cannot go on; any exception leaves it to be aborted.
         """
-        produce, force, out = self._producer.produce, self._force, self._out
+        produce, out = self._producer.produce, self._out
         topic, lane = "", -1
         run: Any = None
         last: Any = None
         good: Any = None
         handle: Any = None
         seqs: list[int] = []
+        force: tuple[bool, ...] = ()
         tallies: dict[Tally, int] = {}
         for message in messages:
             if message.partition() != lane or message.topic() != topic:
@@ -82,7 +96,7 @@ class Batch:
                 good = None
                 topic, lane = message.topic(), message.partition()
                 run = self._run(topic, lane, message.offset())
-                handle, seqs, tallies = run.plan.handle, run.seqs, run.tallies
+                handle, seqs, force, tallies = run.plan.handle, run.seqs, run.force, run.tallies
             last = message
             try:
                 tally = handle(message.value(), message.key(), person_of, seqs, force, out)
@@ -98,7 +112,7 @@ class Batch:
                 try:
                     produce(to, value, key, lane)
                 except BufferError:
-                    self._produce_patiently(to, value, key, lane)
+                    self.produce(to, value, key, lane)
             out.clear()
         if run is not None:
             run.leave(last, good)
@@ -107,20 +121,54 @@ class Batch:
     def _run(self, topic: str, lane: int, offset: int) -> Run:
         found = self.runs.get((topic, lane))
         if found is None:
-            if lane not in self._seqs:
-                self._seqs[lane] = list(self._held[lane].seqs)
-            found = self.runs[topic, lane] = Run(self._policy.plans[topic], lane, self._seqs[lane], offset)
+            seqs = self.count_on(lane)
+            found = self.runs[topic, lane] = Run(self._policy.plans[topic], lane, seqs, self._force_in(lane), offset)
         elif offset != found.span.next and offset != found.span.next + MARKER:
             self._joints.append((topic, lane, found.span.next, offset))
         return found
 
+    # -- the past, before anything live of its lane ------------------------------------------------------------------------
+
+    def count_on(self, lane: int) -> list[int]:
+        """The lane's sequence numbers in this transaction. A lane that has them gets an audit line and a lane record."""
+        if lane not in self._seqs:
+            self._seqs[lane] = list(self._held[lane].seqs)
+            self._counts[lane] = LaneCount()
+            self._pasts[lane] = dict(self._held[lane].past)
+        return self._seqs[lane]
+
+    def past(self, lane: int, agreement: str, dataset: str, span: tuple[int, int], outcome: str) -> None:
+        """One verified event was read again, [from, next) of its topic. `outcome`: ''  when it had been decided on before."""
+        count = self._counts[lane]
+        found = count.past.setdefault((agreement, dataset), PastSpan(*span))
+        found.next = span[1]
+        found.events += 1
+        found.decided += not outcome
+        if outcome:
+            count.past_outcomes[agreement, dataset, outcome] += 1
+        so_far = self._pasts[lane].get(agreement, NOTHING)
+        self._pasts[lane][agreement] = Past({**so_far.next, topics.verified(dataset): span[1]})
+
+    def caught_up(self, lane: int, agreement: str, ends: Mapping[str, int]) -> None:
+        """The agreement has its past; what comes in this transaction is delivered to it."""
+        self.count_on(lane)
+        self._pasts[lane][agreement] = Past(dict(ends), live=True)
+        self._counts[lane].caught_up[agreement] = dict(ends), self._stands(lane)
+
+    def _stands(self, number: int) -> dict[str, int]:
+        return {topic: at for (topic, lane), at in self._places.items() if lane == number}
+
+    def _force_in(self, lane: int) -> tuple[bool, ...]:
+        """Which agreements are in force in the lane."""
+        return self._policy.force_in(self._pasts[lane], self._force)
+
     def _bury(self, message: Message, run: Run, code: DeadCode) -> None:
         about = deadletter.headers(message.topic(), message.partition(), message.offset(), code)
         key, value = deadletter.carried(message.key(), message.value())
-        self._produce_patiently(deadletter.topic(run.plan.dataset), value, key, run.lane, about)
+        self.produce(deadletter.topic(run.plan.dataset), value, key, run.lane, about)
         run.dead[code] = run.dead.get(code, 0) + 1
 
-    def _produce_patiently(self, topic: str, value: bytes | None, key: bytes | None, lane: int, headers: Any = None) -> None:
+    def produce(self, topic: str, value: bytes | None, key: bytes | None, lane: int, headers: Any = None) -> None:
         deadline = time.monotonic() + FULL_QUEUE_SECONDS
         while True:
             try:
@@ -134,22 +182,25 @@ class Batch:
     def close(self, audit: AuditEncoder) -> dict[int, Lane]:
         """Produce audit lines and lane records; the lanes as they are once the transaction is committed."""
         after: dict[int, Lane] = {}
-        policy = self._policy.name(self._force)
         for number, seqs in self._seqs.items():
             before = self._held[number]
             count = self._count(number)
-            lane = before.after(seqs, {topic: span.next for topic, span in count.inputs.items()})
-            given = {
-                a.id: (old + 1, new) for a, old, new in zip(self._policy.agreements, before.seqs, seqs, strict=True) if new > old
-            }
-            line = audit.encode(number, self.now_ms, policy, count, given)
-            self._produce_patiently(topics.AUDIT, line, None, number)
-            self._produce_patiently(topics.LANES, lanes.encode(lane.state()), lanes.KEY, number)
+            past, policy = self._pasts[number], self._policy
+            lane = before.after(seqs, self._inputs(number), policy.version, policy.digest, past)
+            given = {a.id: (old + 1, new) for a, old, new in zip(policy.agreements, before.seqs, seqs, strict=True) if new > old}
+            line = audit.encode(number, self.now_ms, policy.name(self._force_in(number)), count, given)
+            self.produce(topics.AUDIT, line, None, number)
+            self.produce(topics.LANES, lanes.encode(lane.state()), lanes.KEY, number)
             after[number] = lane
         return after
 
+    def _inputs(self, number: int) -> dict[str, int]:
+        """Input topic -> next offset, of what this transaction read or where it found the lane."""
+        read = {topic: run.span.next for (topic, lane), run in self.runs.items() if lane == number}
+        return read if read and not self._counts[number].change else self._stands(number) | read
+
     def _count(self, number: int) -> LaneCount:
-        count = LaneCount()
+        count = self._counts[number]
         for (topic, lane), run in self.runs.items():
             if lane != number:
                 continue
@@ -172,5 +223,16 @@ class Batch:
             yield topic, lane, self._held[lane].inputs.get(topic, starts[topic, lane]), run.span.first
         yield from self._joints
 
+    def past_events(self) -> Iterator[tuple[str, int]]:
+        """(agreement, verified events read again)."""
+        for count in self._counts.values():
+            yield from ((agreement, span.events) for (agreement, _), span in count.past.items())
+
+    def gone_live(self) -> Iterator[tuple[int, str]]:
+        """(lane, agreement) that has its past with this transaction."""
+        for lane, count in self._counts.items():
+            yield from ((lane, agreement) for agreement in count.caught_up)
+
     def offsets(self) -> list[TopicPartition]:
-        return [TopicPartition(topic, lane, run.span.next) for (topic, lane), run in self.runs.items()]
+        """The group's, to be committed with it: never none, for they are what an owner that has lost its lanes is refused by."""
+        return [TopicPartition(topic, number, at) for number in self._seqs for topic, at in self._inputs(number).items()]

@@ -63,6 +63,8 @@ class Generator:
     verified_id: int
     secret: bytes
     max_record_bytes: int
+    recorded: bool = False
+    """The verdict on the row is `person_of.verdict`, as it was recorded, and not found anew."""
     constants: dict[str, Any] = field(default_factory=dict)
     _after: dict[str, tuple[str, str]] = field(default_factory=dict)
     _before: dict[str, tuple[str, str]] = field(default_factory=dict)
@@ -96,12 +98,17 @@ class Generator:
             "if i!=len(b): raise Malformed",
             *self._images(before, after),
             *(verification.lines(self._after, with_bytes=True) if verification else []),
-            f"v={verification.verdict() if verification else -1}",
+            f"v={self._verdict(verification)}",
             f"e=b[{frame.HEADER_BYTES}:{_OP_AT}]; r=None",
             *self._deliveries(verification),
             *self._verified(verification),
         ]
         return "\n".join([*walk.functions, "def handle(b, key, person_of, seqs, force, out):", *indent(body, 1)]) + "\n"
+
+    def _verdict(self, verification: Verification | None) -> str:
+        if verification is None:
+            return "-1"
+        return "person_of.verdict" if self.recorded else verification.verdict()
 
     # -- what the code refers to
 

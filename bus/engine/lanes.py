@@ -1,8 +1,10 @@
 """The lane record: what a lane's owner must know to go on, written in the same transaction as the outputs it describes.
 
-`bus.lanes`, partition = lane, key `lane`, JSON {"seq": {agreement: last}, "inputs": {topic: next offset}}. Whoever takes a lane
-over reads the newest committed record at the partition's end. That record, not the group's committed offset, says where
-to go on: it stands or falls with the deliveries themselves.
+`bus.lanes`, partition = lane, key `lane`, JSON {"seq": {agreement: last}, "inputs": {topic: next offset},
+"policy": {"version", "digest"}, "past": {agreement: {"next": {topic: next offset}, "live"}}}; the policy is what the lane was
+last worked under (bus.engine.policy), the past what agreements were given of it (bus.engine.past). Whoever takes a lane over
+reads the newest committed record at the partition's end. That record, not the group's committed offset, says where to
+go on: it stands or falls with the deliveries themselves.
 """
 
 from __future__ import annotations
@@ -33,49 +35,101 @@ _SLICE_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
+class Past:
+    """What an agreement has been given of its past in a lane. `next`: `verified.*` topic -> next offset (absent: the first);
+    `live`: that was all, and what comes is delivered to it as it comes."""
+
+    next: Mapping[str, int] = field(default_factory=dict)
+    live: bool = False
+
+
+NOTHING = Past()
+
+
+@dataclass(frozen=True, slots=True)
 class LaneState:
     """`seqs`: agreement -> last number given out (absent: none); `inputs`: topic -> next offset to read (absent: the first)."""
 
     seqs: Mapping[str, int] = field(default_factory=dict)
     inputs: Mapping[str, int] = field(default_factory=dict)
+    version: int = 0
+    """Of the policy it was last worked under; 0 and '' before the first."""
+    digest: str = ""
+    past: Mapping[str, Past] = field(default_factory=dict)
+    """Of agreements that are given theirs."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lane:
     """A lane as its owner holds it: `seqs` by place among the agreements in use, `others` of agreements no longer in use
-    (kept, so that one that comes back goes on counting), `inputs` as in LaneState."""
+    (kept, so that one that comes back goes on counting), the rest as in LaneState."""
 
     agreements: tuple[str, ...]
     seqs: tuple[int, ...]
     others: Mapping[str, int]
     inputs: Mapping[str, int]
+    version: int
+    digest: str
+    past: Mapping[str, Past]
 
     @staticmethod
     def of(state: LaneState, agreements: tuple[str, ...]) -> Lane:
         others = {name: seq for name, seq in state.seqs.items() if name not in agreements}
-        return Lane(agreements, tuple(state.seqs.get(name, 0) for name in agreements), others, state.inputs)
+        seqs = tuple(state.seqs.get(name, 0) for name in agreements)
+        return Lane(agreements, seqs, others, state.inputs, state.version, state.digest, state.past)
 
-    def after(self, seqs: list[int], inputs: Mapping[str, int]) -> Lane:
-        return Lane(self.agreements, tuple(seqs), self.others, {**self.inputs, **inputs})
+    def after(
+        self, seqs: list[int], inputs: Mapping[str, int], version: int, digest: str, past: Mapping[str, Past] | None = None
+    ) -> Lane:
+        """`version`, `digest`: of the policy it was worked under; `past`: None where it stays."""
+        kept = self.past if past is None else past
+        return Lane(self.agreements, tuple(seqs), self.others, {**self.inputs, **inputs}, version, digest, kept)
 
     def state(self) -> LaneState:
         given = {name: seq for name, seq in zip(self.agreements, self.seqs, strict=True) if seq}
-        return LaneState({**self.others, **given}, self.inputs)
+        return LaneState({**self.others, **given}, self.inputs, self.version, self.digest, self.past)
+
+
+def under_another(held: Mapping[int, Lane], digest: str) -> list[int]:
+    """The lanes that were last worked under another policy than this one."""
+    return [number for number, lane in held.items() if lane.digest != digest]
 
 
 def encode(state: LaneState) -> bytes:
-    return json.dumps({"seq": dict(state.seqs), "inputs": dict(state.inputs)}, separators=(",", ":")).encode()
+    policy = {"version": state.version, "digest": state.digest}
+    content = {"seq": dict(state.seqs), "inputs": dict(state.inputs), "policy": policy}
+    if state.past:
+        content["past"] = {name: {"next": dict(p.next), "live": p.live} for name, p in state.past.items()}
+    return json.dumps(content, separators=(",", ":")).encode()
 
 
 def decode(value: bytes) -> LaneState:
-    """Raises ValueError for anything but a lane record."""
+    """Raises ValueError for anything but a lane record; one of before there were policies is taken."""
     found = json.loads(value)
-    if not isinstance(found, dict) or not all(isinstance(found.get(k), dict) for k in ("seq", "inputs")):
+    if not isinstance(found, dict):
         raise ValueError("not a lane record")
-    for number in (*found["seq"].values(), *found["inputs"].values()):
+    seqs, inputs, policy = found.get("seq"), found.get("inputs"), found.get("policy", {"version": 0, "digest": ""})
+    if not (isinstance(seqs, dict) and isinstance(inputs, dict) and isinstance(policy, dict)):
+        raise ValueError("not a lane record")
+    version: Any = policy.get("version")
+    digest = policy.get("digest")
+    for number in (*seqs.values(), *inputs.values(), version):
         if not isinstance(number, int) or number < 0:
             raise ValueError("not a lane record")
-    return LaneState(found["seq"], found["inputs"])
+    if not isinstance(digest, str):
+        raise ValueError("not a lane record")
+    return LaneState(seqs, inputs, version, digest, _pasts(found.get("past", {})))
+
+
+def _pasts(found: Any) -> dict[str, Past]:
+    try:
+        made = {name: Past(dict(p["next"]), p["live"]) for name, p in found.items()}
+        good = all(isinstance(p.live, bool) and all(at >= 0 for at in p.next.values()) for p in made.values())
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError("not a lane record") from error
+    if not good:
+        raise ValueError("not a lane record")
+    return made
 
 
 Committed = Mapping[int, Mapping[str, int]]
@@ -148,10 +202,10 @@ def _decided(
     """Lane -> (first offset, end) of its own partition, once no transaction is open there. Raises HumanNeeded."""
     places = [(topics.LANES, lane) for lane in lanes]
     while True:
-        ends = _offsets(admin, places, OffsetSpec.latest(), IsolationLevel.READ_UNCOMMITTED)  # type: ignore[no-untyped-call]
-        stable = _offsets(admin, places, OffsetSpec.latest(), IsolationLevel.READ_COMMITTED)  # type: ignore[no-untyped-call]
+        ends = offsets(admin, places, OffsetSpec.latest(), IsolationLevel.READ_UNCOMMITTED)  # type: ignore[no-untyped-call]
+        stable = offsets(admin, places, OffsetSpec.latest(), IsolationLevel.READ_COMMITTED)  # type: ignore[no-untyped-call]
         if ends == stable:
-            first = _offsets(admin, places, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
+            first = offsets(admin, places, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
             return {place[1]: (first[place], ends[place]) for place in places}
         if clock() >= deadline:
             held = [place[1] for place in places if ends[place] != stable[place]]
@@ -162,7 +216,7 @@ def _decided(
         consumer.poll(_PAUSE_SECONDS)
 
 
-def _offsets(
+def offsets(
     admin: AdminClient,
     places: Iterable[tuple[str, int]],
     spec: OffsetSpec,
@@ -184,7 +238,7 @@ def _starts(
     wanted = [(topic, lane) for lane, names in inputs.items() for topic in names]
     starts = {(topic, lane): found[lane].inputs[topic] for topic, lane in wanted if topic in found[lane].inputs}
     fresh = [place for place in wanted if place not in starts]
-    return starts | _offsets(admin, fresh, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
+    return starts | offsets(admin, fresh, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
 
 
 def _committed(

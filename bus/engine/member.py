@@ -32,7 +32,7 @@ RETRY_SECONDS = 0.5
 
 class Member:
     """`name` is the member's for good, so that a successor takes its place at once. `inputs`: the topics; `agreements`: those
-    in use, whose places `Lane.seqs` has; `on_leave` is called when lanes go, before they may be anybody else's."""
+    in use, whose places `Lane.seqs` has, until `adopt`; `on_leave` is called when lanes go, before they may be anybody else's."""
 
     def __init__(
         self,
@@ -91,6 +91,16 @@ class Member:
         """Read where the lanes stand and begin there again."""
         if self._owned:
             self._given = self._owned
+
+    def adopt(self, agreements: tuple[str, ...]) -> None:
+        """Between two transactions: other agreements are in use from now on."""
+        self._agreements = agreements
+        self.lanes = {number: Lane.of(lane.state(), agreements) for number, lane in self.lanes.items()}
+
+    def places(self) -> dict[tuple[str, int], int]:
+        """(input topic, lane) -> next offset, of every input of the lanes owned."""
+        starts = {place: start for place, start in self._starts.items() if place[1] in self.lanes}
+        return {(topic, lane): self.lanes[lane].inputs.get(topic, start) for (topic, lane), start in starts.items()}
 
     def metadata(self) -> object:
         """What a transaction needs to commit offsets as this member."""

@@ -49,6 +49,8 @@ class Meter:
             self._run(run)
             if run.sample:
                 sampled[run.plan.dataset] = run.sample
+        for agreement, events in batch.past_events():
+            self._child(telemetry.counter, "bus_engine_past_records_total", agreement).inc(events)
         now = self._clock_ms()
         for dataset, value in sampled.items():
             at = source_ts_ms(value)

@@ -104,26 +104,28 @@ def compile_plan(
     max_record_bytes: int,
     *,
     kernel: bool = True,
+    recorded: bool = False,
 ) -> Plan:
-    """Compile all grants on `dataset`; with `kernel` in C where that can be had. Raises PlanError for an agreement that does
-    not fit, CatalogueError when a schema is not registered as derived."""
+    """Compile all grants on `dataset`; with `kernel` in C where that can be had. `recorded`: for events that were verified
+    already, in Python; `person_of` then has the verdict as its attribute `verdict`, an index in VERDICTS. Raises PlanError for
+    an agreement that does not fit, CatalogueError when a schema is not registered as derived."""
     found = [(slot, a, _subscribe(dataset, register, a, secrets.agreements)) for slot, a in enumerate(agreements)]
     subscriptions = []
     for slot, agreement, made in found:
         if made:
             grant, projection, secret = made
             subject = record_subject(topics.agency(agreement.id), projection.schema)
-            schema_id = catalogue.id_for(subject, projection.schema)
+            schema_id = catalogue.id_among(subject, projection.schema)  # an older one while a change is under way
             clear = _sees_pin(dataset, grant)
             subscriptions.append(Subscription(slot, agreement, grant, projection, schema_id, secret, clear))
     change_id = catalogue.id_for(value_subject(dataset.topic), derive.change(dataset))
     verified_id = catalogue.id_for(value_subject(topics.verified(dataset.name)), derive.verified(dataset, register))
-    generator = Generator(dataset, register, subscriptions, change_id, verified_id, secrets.person, max_record_bytes)
+    generator = Generator(dataset, register, subscriptions, change_id, verified_id, secrets.person, max_record_bytes, recorded)
     try:
         source = generator.source()
     except (MatchError, SchemaError) as error:
         raise PlanError(f"dataset {dataset.name!r}: {error}") from None
-    handle: Handle | None = native.compile_native(generator) if kernel else None
+    handle: Handle | None = native.compile_native(generator) if kernel and not recorded else None
     if handle is None:
         scope = generator.constants
         exec(compile(source, f"<plan {dataset.name}>", "exec"), scope)  # noqa: S102 made here, of schemas and checked agreements

@@ -20,19 +20,19 @@ from bus import access, telemetry
 from bus.avro import catalogue, dataset
 from bus.config import ConfigError, Settings
 from bus.core.outcome import Cause
-from bus.engine import client, policy
-from bus.engine.agreements import AgreementError
+from bus.engine import client, lanes
 from bus.engine.audit import AuditEncoder
 from bus.engine.batch import Batch
 from bus.engine.client import Calls, HumanNeeded, Stop
+from bus.engine.following import Following
 from bus.engine.member import Member
 from bus.engine.meter import Meter
+from bus.engine.past import Backfill
 from bus.engine.plan import PlanError
-from bus.engine.policy import Policy
+from bus.engine.policy import Grounds, Policy
 from bus.engine.readiness import Readiness
 from bus.engine.replica import ReplicaError, ReplicaReader
 from bus.engine.transaction import Abort, Indefinite, Stopped, Transactions
-from bus.registry import log as registry
 
 CHUNK_RECORDS = 2_000
 """Records taken from the client's queue at once."""
@@ -46,7 +46,6 @@ STUCK_STATUS = os.EX_TEMPFAIL
 COLLECT_SECONDS = 10.0
 _EXPECTED = (
     HumanNeeded,
-    AgreementError,
     PlanError,
     ReplicaError,
     ConfigError,
@@ -92,9 +91,12 @@ class Worker:
         self._name = f"engine-{index}"
         self._log = telemetry.logger("engine", str(index))
         self._config = access.confluent(settings, "engine") | {"client.id": self._name}
-        self._policy: Policy = policy.load(settings, registry.read(self._config))
-        self._audit = AuditEncoder(self._name, self._policy.audit_schema_id)
         self._meter = Meter(clock_ms)
+        grounds = Grounds.load(settings)
+        self._following = Following(self._config, grounds, self._log)
+        self._backfill = Backfill(self._config, grounds, self._log)
+        self._policy: Policy = self._following.first(stop, self._meter)
+        self._audit = AuditEncoder(self._name, self._policy.audit_schema_id)
         self._replica = ReplicaReader(settings.home)
         register = self._policy.register_topic
         self._readiness = Readiness(settings, self._config, register, self._replica, stop, self._meter, self._log)
@@ -112,6 +114,8 @@ class Worker:
         )
         self._ended = 0.0
         """When the last transaction was committed."""
+        self._live = 0
+        """Records that came in with it."""
         self._chores_due = self._collect_due = 0.0
 
     def work(self) -> None:
@@ -156,15 +160,42 @@ class Worker:
         try:
             if not self._member.ready():
                 return
-            message = self._member.consumer.poll(IDLE_SECONDS)
-            if self._member.disturbed or self._member.dead or message is None:
+            self._follow()
+            if self._outdated():
+                return
+            changes = lanes.under_another(self._member.lanes, self._policy.digest)
+            past = self._backfill.prepare(self._policy, self._member.lanes, self._clock_ms(), self._live)
+            message = self._member.consumer.poll(0 if changes or past else IDLE_SECONDS)
+            if self._member.disturbed or self._member.dead:
                 return  # what a rebalance took away is read by whoever has the lane next
-            if records := self._member.readable([message]):
+            records = self._member.readable([message] if message is not None else [])
+            if records or changes or past:
                 self._transact(transactions, records)
         except Abort as error:
             self._back_to_last_commit(transactions, str(error))
         except Indefinite as error:
             self._start_over(transactions, str(error))
+
+    def _follow(self) -> None:
+        """Take over what the agreements' topic says now: between two transactions, whole."""
+        newer = self._following.newer()
+        if newer is None:
+            return
+        other, self._policy = newer.digest != self._policy.digest, newer
+        if other:
+            self._member.adopt(tuple(a.id for a in newer.agreements))
+            self._log.info("agreements_in_force", version=newer.version, policy=newer.digest)
+
+    def _outdated(self) -> bool:
+        """Whether a lane was worked under newer agreements than ours: then nothing is done before we have them, too."""
+        mine = self._policy
+        if not any(lane.version > mine.version and lane.digest != mine.digest for lane in self._member.lanes.values()):
+            self._meter.goes_on(Cause.AGREEMENTS)
+            return False
+        self._meter.waits(Cause.AGREEMENTS)
+        self._member.consumer.poll(RETRY_SECONDS)  # for rebalances only; whatever is read is read again
+        self._member.go_back()
+        return True
 
     def _transact(self, transactions: Transactions, first: list[Any]) -> None:
         """One batch, from its first record to its commit. Raises Abort or Indefinite."""
@@ -183,13 +214,19 @@ class Worker:
         transactions.commit(batch.offsets(), self._member.metadata())
         self._member.lanes |= after
         self._ended = time.monotonic()
+        self._live = batch.records
         self._meter.committed(batch, began)
+        for lane, agreement in batch.gone_live():
+            self._log.info("past_caught_up", agreement=agreement, lane=lane)
 
     def _fill(self, batch: Batch, first: list[Any], began: float, pause: float) -> bool:
         """Take records in until the input is drained or the batch is full. False: a rebalance ended the transaction."""
         most, member = self._settings.engine.batch_events, self._member
         chunk = first
         try:
+            batch.change(member.places())
+            with self._replica.view() as person_of:
+                self._backfill.give(batch, person_of)
             while True:
                 if chunk:
                     with self._replica.view() as person_of:
@@ -260,5 +297,7 @@ class Worker:
     def close(self) -> None:
         """Leave; an open transaction is ended by the next worker of this index, or by the broker in time."""
         self._transactions = None
+        self._following.close()
+        self._backfill.close()
         self._member.close()
         self._replica.close()

@@ -1,5 +1,6 @@
 """The account: for every dataset and agreement, captured = delivered + withheld by reason + dead-lettered.
 
+Agreements may have changed meanwhile: audit lines say at which offsets, and what one that was switched on got of its past.
 Three independent witnesses are held against each other: the databases (final tables, and the journal that mock agencies
 keep), the decisions on record in `verified.*`, and what really lies in the agencies' topics. Every sum that does not add
 up becomes a problem in words; words carry names and counts, never a row.
@@ -15,6 +16,7 @@ from typing import Any
 from bus.avro.dataset import Dataset
 from bus.core import topics
 from bus.core.outcome import Outcome
+from bus.ledger.agreed import Agreed
 from bus.ledger.decoding import Decoder
 from bus.ledger.state import Difference, Fold
 
@@ -37,7 +39,10 @@ class DatasetAccount:
 @dataclass(slots=True)
 class AgreementAccount:
     delivered: int = 0
+    """As they came."""
     withheld: Counter[str] = field(default_factory=Counter)
+    past: Counter[str] = field(default_factory=Counter)
+    """By outcome: of what came before it was switched on or while it was being given its past (then also NOT_IN_FORCE above)."""
     dead_lettered: int = 0
 
 
@@ -55,6 +60,7 @@ class Account:
             "dead_lettered": {n: dict(d.dead) for n, d in self.datasets.items() if d.dead},
             "agreements": {
                 n: {"delivered": a.delivered, "withheld": dict(a.withheld), "dead_lettered": a.dead_lettered}
+                | ({"past": dict(a.past)} if a.past else {})
                 for n, a in self.agreements.items()
             },
             "conservation": {
@@ -86,22 +92,25 @@ def settle(
 ) -> Account:
     """Read all topics once and add up. `read(topic)` gives a topic's committed records; run it when the bus is at rest."""
     account = Account()
+    agreed = Agreed.of(read(topics.AUDIT), decoder)
     for entry in inputs:
         name = entry.dataset.name
         progress(name)
         book = account.datasets[name] = DatasetAccount()
         seen = _changes(entry, read, decoder, book, account.problems)
-        _dead(entry, read, book, account)
-        _verified(entry, read, decoder, book, account, seen)
+        _dead(entry, read, book, account, agreed)
+        _verified(entry, read, decoder, book, account, seen, agreed)
+    for agreement, past in agreed.past.items():
+        account.agreements.setdefault(agreement, AgreementAccount()).past = past
     for agreement, party in account.agreements.items():
         progress(agreement)
         _deliveries(agreement, read, decoder, party, account.problems)
     return account
 
 
-def _changes(entry: DatasetInput, read: Read, decoder: Decoder, book: DatasetAccount, problems: list[str]) -> set[bytes]:
-    """Count the change events, fold them into a table and compare. Returns the ids that could be decoded."""
-    fold, ids, streamed = Fold(entry.dataset), set[bytes](), Counter[int]()
+def _changes(entry: DatasetInput, read: Read, decoder: Decoder, book: DatasetAccount, problems: list[str]) -> dict[bytes, int]:
+    """Count the change events, fold them into a table and compare. Returns the ids that could be decoded, with offsets."""
+    fold, ids, streamed = Fold(entry.dataset), dict[bytes, int](), Counter[int]()
     repeated = unreadable = 0
     for record in read(entry.dataset.topic):
         try:
@@ -111,7 +120,7 @@ def _changes(entry: DatasetInput, read: Read, decoder: Decoder, book: DatasetAcc
             book.captured["unreadable"] += 1
             continue
         repeated += event["event_id"] in ids
-        ids.add(event["event_id"])
+        ids[event["event_id"]] = record.offset()
         book.captured[event["op"]] += 1
         fold.add(event)
         if not event["source"]["snapshot"]:
@@ -140,20 +149,31 @@ def _journal(name: str, committed: Mapping[int, int], streamed: Mapping[int, int
     return problems
 
 
-def _dead(entry: DatasetInput, read: Read, book: DatasetAccount, account: Account) -> None:
-    for record in read(topics.dead(entry.dataset.name)):
-        headers = dict(record.headers() or ())
-        book.dead[(headers.get("x-dead-code") or b"?").decode()] += 1
-    lost = sum(n for code, n in book.dead.items() if code in _ENGINE_CODES)
+def _dead(entry: DatasetInput, read: Read, book: DatasetAccount, account: Account, agreed: Agreed) -> None:
+    name, topic = entry.dataset.name, entry.dataset.topic
     for agreement in entry.agreements:
-        account.agreements.setdefault(agreement, AgreementAccount()).dead_lettered += lost
+        account.agreements.setdefault(agreement, AgreementAccount())
+    for record in read(topics.dead(name)):
+        headers = dict(record.headers() or ())
+        code = (headers.get("x-dead-code") or b"?").decode()
+        book.dead[code] += 1
+        if code in _ENGINE_CODES:
+            offset = int(headers.get("x-original-offset") or 0)
+            for agreement in agreed.on(name, topic, record.partition(), offset, entry.agreements):
+                account.agreements.setdefault(agreement, AgreementAccount()).dead_lettered += 1
 
 
 def _verified(
-    entry: DatasetInput, read: Read, decoder: Decoder, book: DatasetAccount, account: Account, changes: set[bytes]
+    entry: DatasetInput,
+    read: Read,
+    decoder: Decoder,
+    book: DatasetAccount,
+    account: Account,
+    changes: Mapping[bytes, int],
+    agreed: Agreed,
 ) -> None:
-    """Each change event must be verified once, with one decision for each agreement on the dataset, or be a dead letter."""
-    name, ids, expected = entry.dataset.name, set[bytes](), sorted(entry.agreements)
+    """Each change event must be verified once, with one decision for each agreement then on the dataset, or be a dead letter."""
+    name, topic, ids = entry.dataset.name, entry.dataset.topic, set[bytes]()
     repeated = incomplete = 0
     for record in read(topics.verified(name)):
         event = decoder.decode(record.value())
@@ -161,6 +181,8 @@ def _verified(
         ids.add(event["event_id"])
         statuses = [v["status"] for v in event["verification"]]
         book.verdicts[max(statuses, key=_GRAVITY.__getitem__) if statuses else "NONE"] += 1
+        offset = changes.get(event["event_id"], 0)
+        expected = agreed.on(name, topic, record.partition(), offset, entry.agreements)
         incomplete += sorted(d["agreement"] for d in event["decisions"]) != expected
         for decision in event["decisions"]:
             party = account.agreements.setdefault(decision["agreement"], AgreementAccount())
@@ -176,7 +198,7 @@ def _verified(
         account.problems.append(f"verified.{name}: {incomplete} events lack the decision of an agreement, or have one too many")
     if captured != len(ids) + engine_dead:
         account.problems.append(f"{name}: captured {captured}, verified {len(ids)} + dead letters {engine_dead}")
-    if stray := len(ids - changes):
+    if stray := len(ids - changes.keys()):
         account.problems.append(f"verified.{name}: {stray} events that nobody captured")
 
 
@@ -192,8 +214,9 @@ def _deliveries(agreement: str, read: Read, decoder: Decoder, book: AgreementAcc
         lane = record.partition()
         gaps += delivery["seq"] != lanes.get(lane, 0) + 1
         lanes[lane] = delivery["seq"]
-    if count != book.delivered:
-        problems.append(f"agency.{agreement}: {book.delivered} deliveries decided, {count} delivered")
+    decided = book.delivered + book.past[Outcome.DELIVERED.value]
+    if count != decided:
+        problems.append(f"agency.{agreement}: {decided} deliveries decided, {count} delivered")
     if repeated:
         problems.append(f"agency.{agreement}: {repeated} deliveries stand there more than once")
     if gaps:

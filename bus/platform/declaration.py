@@ -14,9 +14,10 @@ from bus.avro.dataset import Dataset
 from bus.config import ConfigError, Settings
 from bus.core import topics
 from bus.core.agreement import Agreement
+from bus.engine import agreement_log, plan
 from bus.engine import agreements as agreement_files
-from bus.engine import plan
-from bus.platform import agencies, cluster, database, declared, processes, secrets
+from bus.engine.agreement_log import Change
+from bus.platform import agencies, cluster, database, declared, presence, processes, secrets
 from bus.registry import log
 
 
@@ -67,6 +68,39 @@ def declare(settings: Settings) -> Declared:
         place = settings.secret_file("kafka-admin")
         raise ConfigError(f"put the password of the user admin of {settings.kafka.bootstrap} into {place} (mode 0600)")
     secrets.keys(settings)
+    created, users = _bring(settings, files)
+    agreement_log.publish(settings, agreements)
+    domains = agencies.create(settings) if processes.running(settings, database.NAME) else []
+    return Declared(datasets, agreements, files.digests(settings), domains, created, users)
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What a change of the agreement files did to a running bus."""
+
+    change: Change
+    created_topics: list[str]
+    changed_users: list[str]
+    digests: dict[str, str]
+
+
+def apply(settings: Settings) -> Applied:
+    """Bring a running bus to the agreement files as they are now: topics, schemas, users and rights first, then the agreements
+    themselves, all at once. Raises AgreementError, with nothing done, when any is wrong; ConfigError.
+    """
+    files = Files.read(settings)
+    digests = files.digests(settings)
+    if presence.changed(settings, {"schemas": digests["schemas"]}):
+        raise ConfigError("schemas have changed since the bus started; nothing was applied: run `bus down`, then `bus up`")
+    created, users = _bring(settings, files)
+    applied = Applied(agreement_log.publish(settings, files.agreements), created, users, digests)
+    presence.applied(settings, digests)
+    return applied
+
+
+def _bring(settings: Settings, files: Files) -> tuple[list[str], list[str]]:
+    """Users, topics, rights, schemas. The topics created and the users changed."""
+    datasets, agreements = files.datasets, files.agreements
     with cluster.admin(settings) as client:
         users = cluster.create_users(client, settings, declared.principals(datasets, agreements))
         created = cluster.create_topics(
@@ -74,8 +108,7 @@ def declare(settings: Settings) -> Declared:
         )
         cluster.grant(client, declared.rights(datasets, agreements))
     log.ensure(settings, files.subjects)
-    domains = agencies.create(settings) if processes.running(settings, database.NAME) else []
-    return Declared(datasets, agreements, files.digests(settings), domains, created, users)
+    return created, users
 
 
 def subjects(datasets: Mapping[str, Dataset], agreements: Mapping[str, Agreement]) -> dict[str, Any]:

@@ -20,6 +20,9 @@ _COMPACT = {"cleanup.policy": "compact", "max.message.bytes": str(MAX_MESSAGE_BY
 _STATE = _COMPACT | {"segment.bytes": "4194304", "min.cleanable.dirty.ratio": "0.1"}
 """Small records written in every transaction: small segments, so that a reader from the start has little to skip."""
 
+_AGREEMENTS = _COMPACT | {"min.compaction.lag.ms": str(30 * _DAY_MS)}
+"""The publication before the newest stays readable: a worker that starts while that one cannot be used takes it."""
+
 Resource = Literal["topic", "group", "transactional_id", "cluster"]
 Pattern = Literal["literal", "prefixed"]
 
@@ -55,8 +58,9 @@ def topics_of(datasets: Mapping[str, Dataset], agreements: Mapping[str, Agreemen
         found[topics.dead(dataset.name)] = Topic(lanes, f"events of {dataset.name} that could not be processed, bytes untouched")
     for agreement in agreements.values():
         found[topics.agency(agreement.id)] = Topic(lanes, f"deliveries to {agreement.agency} under {agreement.id}")
+    found[topics.AGREEMENTS] = Topic(1, "the agreements in force, in their canonical form; the engine follows it", _AGREEMENTS)
     found[topics.AUDIT] = Topic(lanes, "one audit line a lane and transaction of the engine")
-    found[topics.LANES] = Topic(lanes, "how far each lane has come: the agreements' last seq, the inputs' offsets", _STATE)
+    found[topics.LANES] = Topic(lanes, "how far each lane has come: last seqs, offsets of the inputs, policy", _STATE)
     found[topics.POSITIONS] = Topic(1, "how far capture has come in each database", _STATE)
     found[topics.SCHEMAS] = Topic(1, "schemas and their ids, in Confluent's record layout", _COMPACT)
     return found
@@ -112,7 +116,8 @@ def _register(datasets: Mapping[str, Dataset]) -> Iterator[Right]:
 
 def _engine(datasets: Mapping[str, Dataset]) -> Iterator[Right]:
     inputs = [d.topic for d in datasets.values()]
-    yield from _allow("engine", "topic", [*inputs, topics.LANES, topics.SCHEMAS, topics.POSITIONS], "READ")
+    yield from _allow("engine", "topic", [*inputs, topics.AGREEMENTS, topics.LANES, topics.SCHEMAS, topics.POSITIONS], "READ")
+    yield from _allow("engine", "topic", [topics.verified("")], "READ", "prefixed")
     yield from _allow("engine", "topic", [topics.AUDIT, topics.LANES], "WRITE")
     yield from _allow("engine", "topic", [topics.verified(""), topics.agency(""), topics.dead("")], "WRITE", "prefixed")
     yield from _allow("engine", "group", [ENGINE_GROUP], "READ")

@@ -35,7 +35,19 @@ def changed(settings: Settings, digests: Mapping[str, str]) -> str:
     if not names:
         return ""
     listed = " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
-    return f"{listed} have changed since the bus started: run `bus down`, then `bus up`"
+    remedy = "run `bus agreement apply`" if names == ["agreements"] else "run `bus down`, then `bus up`"
+    return f"{listed} have changed since the bus started: {remedy}"
+
+
+def applied(settings: Settings, digests: Mapping[str, str]) -> None:
+    """The bus that is up works by these agreements now."""
+    start = read_start(settings)
+    if not start or not start["ready"]:
+        return
+    start["digests"] = start["digests"] | {"agreements": digests["agreements"]}
+    part = start_file(settings).with_suffix(".part")
+    part.write_text(json.dumps(start), encoding="utf-8")
+    part.replace(start_file(settings))
 
 
 def is_up(settings: Settings) -> bool:

@@ -25,6 +25,7 @@ EXAMPLES = [command for command in IN_TABLE if command not in ("bus up", "bus do
 SAYS = {
     "status": "engine-0",
     "doctor": "✓ kafka",
+    "agreement": "Nothing to change",
     "topics": "verified.civil.birth",
     "tail": "civil.birth",
     "verify-feed": "is whole",

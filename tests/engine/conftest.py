@@ -35,5 +35,4 @@ def no_workers_left(request: pytest.FixtureRequest) -> Iterator[None]:
     yield
     if "stage" in request.fixturenames:
         found = request.getfixturevalue("stage")
-        for name in set(found.running) - {"register"}:
-            found.kill(name)
+        found.stop_workers()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 import subprocess
 import time
@@ -13,17 +15,25 @@ from typing import Any
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
 
 from bus import access, config
-from bus.avro import dataset
+from bus.avro import dataset, frame
 from bus.avro.dataset import Dataset
 from bus.config import Settings
 from bus.core import topics
 from bus.engine import agreements, bench, deadletter
 from bus.engine.worker import STUCK_STATUS
+from bus.ledger import reading
+from bus.ledger.account import DatasetInput, settle
 from bus.ledger.decoding import Decoder
+from bus.platform import declaration
 from bus.registry import log as registry
 
 PEOPLE = 2_000
 PATIENCE_SECONDS = 120.0
+
+
+def digest(listed: dict[str, Any]) -> str:
+    """Of agreements as an audit line lists them, in id order."""
+    return hashlib.sha256(b"".join(a["grant_hash"] for _, a in sorted(listed.items()))).hexdigest()
 
 
 class Tape:
@@ -35,6 +45,9 @@ class Tape:
         self.lanes: dict[str, dict[int, list[Any]]] = defaultdict(lambda: defaultdict(list))
         reading = {"isolation.level": "read_committed", "enable.partition.eof": True, "auto.offset.reset": "error"}
         self._consumer = Consumer(config | reading | {"group.id": "stage", "enable.auto.commit": False})
+
+    def add(self, names: Iterable[str]) -> None:
+        self._names += [name for name in names if name not in self._names]
 
     def forward(self) -> None:
         """Up to where committed records can be read by now."""
@@ -69,7 +82,8 @@ class Stage:
         self.config = access.confluent(settings, "admin") | {"log_level": 0}
         self.filling = bench.Filling(settings, self.datasets, PEOPLE)
         self.watch = bench.Watch(settings)
-        self.decoder = Decoder(registry.read(self.config))
+        self._catalogue = registry.read(self.config)
+        self.decoder = Decoder(self._catalogue)
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         self._homes: dict[str, Settings] = {}
         self.sources = [d for d in self.datasets.values() if not d.register]
@@ -79,11 +93,24 @@ class Stage:
         self._numbers: Counter[str] = Counter()
         self.left: dict[str, dict[tuple[str, int], tuple[int, int]]] = {}
         """What the last look of `drained` found still to do: place -> (come to, end)."""
-        self._tape = Tape(self.config, self.watch, [*self.outputs, *(d.topic for d in self.datasets.values())])
+        inputs = [d.topic for d in self.datasets.values()]
+        self._tape = Tape(self.config, self.watch, [*self.outputs, *inputs, topics.AGREEMENTS])
         self.filling.register()
         self.start("register")
         log = settings.home / "log" / "register.log"
         self.until("the replica", lambda: "register_ready" in log.read_text(encoding="utf-8"))
+
+    def apply(self, files: Path | None = None) -> declaration.Applied:
+        """What `bus agreement apply` does with these agreement files; without any, with those the stage began with."""
+        settings = dataclasses.replace(self.settings, agreements=files or self.settings.agreements)
+        self.agreements |= agreements.load(settings, self.datasets)
+        done = declaration.apply(settings)
+        self._catalogue = registry.read(self.config)
+        self.decoder = Decoder(self._catalogue)
+        fresh = [name for a in self.agreements if (name := topics.agency(a)) not in self.outputs]
+        self.outputs += fresh
+        self._tape.add(fresh)
+        return done
 
     # -- processes ---------------------------------------------------------------------------------------------------------
 
@@ -110,6 +137,10 @@ class Stage:
         found = self.running.pop(process)
         found.terminate()
         assert found.wait(10) == 0
+
+    def stop_workers(self) -> None:
+        for process in set(self.running) - {"register"}:
+            self.kill(process)
 
     def stop_all(self) -> None:
         for process in list(self.running):
@@ -179,6 +210,11 @@ class Stage:
     def decode(self, records: Iterable[Any]) -> list[dict[str, Any]]:
         return [self.decoder.decode(r.value()) for r in records]
 
+    def dataset_of(self, value: bytes) -> str:
+        """Of a delivery, by the name of its schema."""
+        namespace = str(json.loads(self._catalogue.schema(frame.schema_id(value)))["namespace"]).rsplit(".", 1)[1]
+        return next(name for name in self.datasets if name.replace(".", "_", 1) == namespace)
+
     def last_lane_records(self) -> dict[int, dict[str, Any]]:
         return {lane: json.loads(found[-1].value()) for lane, found in self.lanes(topics.LANES).items()}
 
@@ -192,6 +228,8 @@ class Stage:
             self._check_dataset(one, decided, verdicts, dead)
         delivered = self._check_agencies(decided)
         self._check_audit(decided, verdicts, dead, delivered)
+        self._check_changes()
+        self._check_past()
         return decided
 
     def _check_dataset(
@@ -227,7 +265,8 @@ class Stage:
                 assert [d["seq"] for d in found] == list(range(1, len(found) + 1)), (name, lane)
                 assert {d["agreement"] for d in found} == {name}
                 last[name, lane] = len(found)
-            total = sum(n for (agreement, _, outcome), n in decided.items() if agreement == name and outcome == "DELIVERED")
+            every = decided + self.past_outcomes()
+            total = sum(n for (agreement, _, outcome), n in every.items() if agreement == name and outcome == "DELIVERED")
             assert sum(n for (agreement, _), n in last.items() if agreement == name) == total
         return last
 
@@ -264,8 +303,99 @@ class Stage:
         assert +buried == +dead
         assert given == delivered
         for lane, record in self.last_lane_records().items():
-            assert {(lane, t): n for t, n in record["inputs"].items()} == {k: n for k, n in reached.items() if k[0] == lane}
+            assert {(lane, t): n for t, n in record["inputs"].items() if n} == {k: n for k, n in reached.items() if k[0] == lane}
             assert {(a, lane): n for a, n in record["seq"].items()} == {k: n for k, n in given.items() if k[1] == lane}
+
+    def _check_changes(self) -> None:
+        """Every event is decided, and every delivery made, under exactly the agreements in force at its input's offset."""
+        for lane, records in self.lanes(topics.AUDIT).items():
+            at, policies, seqs = dict[str, int](), list[tuple[dict[str, int], dict[str, Any]]](), Counter[str]()
+            for line in self.decode(records):
+                if line["change"] is not None:
+                    policies.append(self._check_change(line["change"], policies, at))
+                at |= {i["topic"]: i["next_offset"] for i in line["inputs"]}
+                for given in line["deliveries"]:
+                    name = given["agreement"]
+                    found = self.decode(self.lanes(topics.agency(name))[lane][seqs[name] : given["last_seq"]])
+                    seqs[name] = given["last_seq"]
+                    assert {d["grant_hash"] for d in found} == {policies[-1][1][name]["grant_hash"]}, (lane, name)
+            for one in self.datasets.values():
+                self._check_decisions(one, lane, policies)
+
+    def _check_change(
+        self, change: dict[str, Any], policies: list[tuple[dict[str, int], dict[str, Any]]], at: dict[str, int]
+    ) -> tuple[dict[str, int], dict[str, Any]]:
+        """(input topic -> first offset, agreement -> what is said of it), joined to what was before and where the lane stood."""
+        listed = {a["agreement"]: a for a in change["agreements"]}
+        before = policies[-1][1] if policies else {}
+        assert change["before"] == (digest(before) if policies else "")
+        assert change["after"] == digest(listed)
+        places = {i["topic"]: i["next_offset"] for i in change["inputs"]}
+        assert places == {d.topic: at.get(d.topic, 0) for d in self.datasets.values()}
+        return places, listed
+
+    def _check_decisions(self, one: Dataset, lane: int, policies: list[tuple[dict[str, int], dict[str, Any]]]) -> None:
+        buried = {int(dict(r.headers())["x-original-offset"]) for r in self.lanes(topics.dead(one.name))[lane]}
+        good = [r.offset() for r in self.lanes(one.topic)[lane] if r.offset() not in buried]
+        for offset, event in zip(good, self.decode(self.lanes(topics.verified(one.name))[lane]), strict=True):
+            listed = next(found for places, found in reversed(policies) if places[one.topic] <= offset)
+            asked = [a for a, about in listed.items() if one.name in about["datasets"]]
+            assert [d["agreement"] for d in event["decisions"]] == asked, (one.name, lane, offset)
+
+    def account(self) -> list[str]:
+        """What `bus demo`'s account finds wrong with the topics."""
+        listed = [
+            DatasetInput(d, tuple(a for a, one in self.agreements.items() if any(g.dataset == d.name for g in one.grants)))
+            for d in self.datasets.values()
+        ]
+        return settle(listed, lambda topic: reading.read(self.config, topic), self.decoder).problems
+
+    def past_outcomes(self) -> Counter[tuple[str, str, str]]:
+        """(agreement, dataset, outcome) -> events of before it was switched on, as the audit has it."""
+        found: Counter[tuple[str, str, str]] = Counter()
+        for line in self.decode(self.records(topics.AUDIT)):
+            for o in line["past_outcomes"]:
+                found[o["agreement"], o["dataset"], o["outcome"]] += o["count"]
+        return found
+
+    def _check_past(self) -> None:
+        """What an agreement is given of its past is every verified event before it went live that it had not decided on, once,
+        and it goes live where the lane's inputs and outputs stand."""
+        for lane, records in self.lanes(topics.AUDIT).items():
+            come: dict[tuple[str, str], int] = {}
+            read: Counter[tuple[str, str]] = Counter()
+            told: Counter[tuple[str, str]] = Counter()
+            for line in self.decode(records):
+                for span in line["past"]:
+                    place = span["agreement"], span["topic"]
+                    assert come.get(place, 0) == span["first_offset"] < span["next_offset"]
+                    come[place] = span["next_offset"]
+                    read[place] += span["events"]
+                    told[place] += span["events"] - span["decided"]
+                for o in line["past_outcomes"]:
+                    told[o["agreement"], topics.verified(o["dataset"])] -= o["count"]
+                assert not +told, "an outcome for each event"
+                assert not -told, "an outcome for each event"
+                for caught in line["caught_up"]:
+                    self._check_caught_up(lane, caught, come, read)
+            last = self.last_lane_records().get(lane, {}).get("past", {})
+            known = {(a, t): at for a, about in last.items() for t, at in about["next"].items()}
+            assert {place: known[place] for place in come} == come
+
+    def _check_caught_up(
+        self, lane: int, caught: dict[str, Any], come: dict[tuple[str, str], int], read: Counter[tuple[str, str]]
+    ) -> None:
+        name, inputs = caught["agreement"], {i["topic"]: i["next_offset"] for i in caught["inputs"]}
+        for place in caught["past"]:
+            topic, end = place["topic"], place["next_offset"]
+            assert come.get((name, topic), 0) <= end
+            come[name, topic] = end
+            before = [r for r in self.lanes(topic)[lane] if r.offset() < end]
+            assert read[name, topic] == len(before)
+            one = self.datasets[topic.removeprefix("verified.")]
+            sources = self.lanes(one.topic)[lane]  # as many were processed before, dead letters included
+            buried = {int(dict(r.headers())["x-original-offset"]) for r in self.lanes(topics.dead(one.name))[lane]}
+            assert len(before) == sum(r.offset() < inputs[one.topic] and r.offset() not in buried for r in sources)
 
     # -- the group ---------------------------------------------------------------------------------------------------------------
 

@@ -23,13 +23,26 @@ COUNTS = st.dictionaries(NAMES, st.integers(1, 2**62), max_size=6)
 
 @given(COUNTS, COUNTS)
 def test_a_lane_record_reads_back_as_it_was_written(seqs: dict[str, int], inputs: dict[str, int]) -> None:
-    state = LaneState(seqs, inputs)
+    state = LaneState(seqs, inputs, len(seqs), "d" * len(inputs))
     assert lanes.decode(lanes.encode(state)) == state
+
+
+def test_a_record_of_before_there_were_policies_is_one_of_none() -> None:
+    assert lanes.decode(b'{"seq": {"a": 1}, "inputs": {"t": 2}}') == LaneState({"a": 1}, {"t": 2}, 0, "")
 
 
 @pytest.mark.parametrize(
     "value",
-    [b"", b"[]", b"{}", b'{"seq": {}, "inputs": []}', b'{"seq": {"a": -1}, "inputs": {}}', b'{"seq": {"a": "1"}, "inputs": {}}'],
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"seq": {}, "inputs": []}',
+        b'{"seq": {"a": -1}, "inputs": {}}',
+        b'{"seq": {"a": "1"}, "inputs": {}}',
+        b'{"seq": {}, "inputs": {}, "policy": 1}',
+        b'{"seq": {}, "inputs": {}, "policy": {"version": "1", "digest": ""}}',
+    ],
 )
 def test_anything_else_is_no_lane_record(value: bytes) -> None:
     with pytest.raises(ValueError):
@@ -41,7 +54,8 @@ def test_an_agreement_out_of_use_keeps_its_count_for_when_it_comes_back(
     seqs: dict[str, int], used: list[str], moved: dict[str, int]
 ) -> None:
     lane = Lane.of(LaneState(seqs, {"t": 1}), tuple(used))
-    after = lane.after([n + 1 for n in lane.seqs], moved).state()
+    after = lane.after([n + 1 for n in lane.seqs], moved, 7, "d").state()
+    assert (after.version, after.digest) == (7, "d")
     assert after.seqs == {**seqs, **{name: seqs.get(name, 0) + 1 for name in used}}
     assert after.inputs == {"t": 1, **moved}
 

@@ -22,7 +22,10 @@ from bus.platform.declaration import Files
 
 RUNNER = CliRunner()
 COMMANDS = get_command(app).commands  # type: ignore[attr-defined]
-LEAVES = [[name] for name in COMMANDS if name != "run"] + [["run", name] for name in COMMANDS["run"].commands]
+GROUPS = ["agreement", "run"]
+LEAVES = [[name] for name in COMMANDS if name not in GROUPS] + [
+    [group, name] for group in GROUPS for name in COMMANDS[group].commands
+]
 READ = ["status", "doctor", "topics", "tail", "verify-feed"]
 
 
@@ -51,6 +54,7 @@ def test_what_one_reads_can_be_read_as_json(name: str) -> None:
         (["tail", "bus.audit"], "bus up"),
         (["verify-feed", "agency.tax.taxpayers"], "bus up"),
         (["run", "engine", "0"], "bus up"),
+        (["agreement", "apply"], "bus up"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -165,7 +169,7 @@ def test_up_on_a_bus_that_is_up_says_what_has_changed_since_it_started(tmp_path:
         told = bus(settings.home, "up", BUS_AGREEMENTS=str(agreements))
         found = bus(settings.home, "doctor", BUS_AGREEMENTS=str(agreements)).stdout
     assert told.returncode == 64
-    assert "agreements have changed since the bus started: run `bus down`, then `bus up`" in told.stderr
+    assert "agreements have changed since the bus started: run `bus agreement apply`" in told.stderr
     assert "agreements have changed since the bus started" in found
 
 

@@ -20,7 +20,16 @@ from bus.processors.codec import AvroCodec
 from bus.registry.log import RegistryError
 
 LINE: dict[str, Any] = {"worker": "w", "lane": 3, "decided_at_ms": 5, "policy": "p"}
-LINE |= {"inputs": [], "verdicts": [{"dataset": "d", "verdict": "MATCH", "count": 2}], "outcomes": [], "deliveries": []}
+LINE |= {
+    "inputs": [],
+    "verdicts": [{"dataset": "d", "verdict": "MATCH", "count": 2}],
+    "outcomes": [],
+    "deliveries": [],
+    "change": None,
+    "past": [],
+    "past_outcomes": [],
+    "caught_up": [],
+}
 
 
 def _framed(schema_id: int) -> bytes:

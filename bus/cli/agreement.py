@@ -1,0 +1,38 @@
+"""`bus agreement`: change what is shared while the bus runs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from bus.cli import frame
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.callback()
+def agreement() -> None:
+    """Agreements of a running bus."""
+
+
+@app.command()
+def apply(context: typer.Context, json: Annotated[bool, typer.Option("--json", help="One JSON document")] = False) -> None:
+    """Put the agreement files as they are now into force, all of them or, when anything in them is wrong, none.
+
+    New ones get their topic, schemas, user and rights. Every worker takes the change over between two transactions and records
+    at which offsets. What ended gets nothing more. Nothing is restarted.
+
+    Example: [bold]bus agreement apply[/]   or   [bold]bus agreement apply --json[/]
+    """
+    from bus.platform import declaration
+
+    done = declaration.apply(frame.settings(context))
+    told = {"on": done.change.on, "off": done.change.off, "changed": done.change.changed}
+    if json:
+        frame.as_json(told | {"topics": done.created_topics, "users": done.changed_users})
+        return
+    for what, names in told.items():
+        for name in names:
+            frame.out().print(f"{what:8} {name}")
+    frame.talk("The engine takes the change over within two seconds." if done.change else "Nothing to change.")

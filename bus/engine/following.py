@@ -1,0 +1,163 @@
+"""Which policy a worker works by: its thread follows `bus.agreements`, compiles what it says, and has it ready for the loop.
+
+All or nothing: what is malformed, or does not fit schemas and registered ids, is refused whole, said once, and the policy
+before it stays. A worker that starts while the newest publication cannot be used takes the last one that can.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException
+
+from bus import telemetry
+from bus.avro.catalogue import Catalogue, CatalogueError
+from bus.config import ConfigError
+from bus.core.outcome import Cause
+from bus.engine import agreement_log, client
+from bus.engine.agreement_log import Malformed, Reading, Said
+from bus.engine.client import HumanNeeded, Stop
+from bus.engine.meter import Meter
+from bus.engine.plan import PlanError
+from bus.engine.policy import Grounds, Policy
+from bus.engine.transaction import Stopped
+from bus.registry import log as registry
+
+FIRST_SECONDS = 120.0
+"""Longest wait for the first policy."""
+RETRY_SECONDS = 1.0
+_POLL_SECONDS = 0.2
+_LOOK_SECONDS = 0.02
+_CLOSE_SECONDS = 10.0
+
+
+class Following:
+    """Runs from construction to `close`. `schemas` reads the catalogue as it stands now."""
+
+    def __init__(
+        self, config: Mapping[str, Any], grounds: Grounds, log: Any, schemas: Callable[[], Catalogue] | None = None
+    ) -> None:
+        self._config, self._grounds, self._log = config, grounds, log
+        self._schemas = schemas or (lambda: registry.read(config))
+        self._reading = Reading()
+        self._policy: Policy | None = None
+        """The newest that could be compiled; written by the thread alone."""
+        self._taken: Policy | None = None
+        self._refused = ""
+        self._failed = ""
+        """Why the topic cannot be followed at all."""
+        self._closing = threading.Event()
+        telemetry.gauge("bus_engine_agreements_refused").set(0)
+        self._thread = threading.Thread(target=self._run, name="agreements", daemon=True)
+        self._thread.start()
+
+    # -- the loop's side ---------------------------------------------------------------------------------------------------
+
+    def first(self, stop: Stop, meter: Meter) -> Policy:
+        """Wait for the first policy. Raises HumanNeeded with what hinders it, Stopped."""
+        deadline = time.monotonic() + FIRST_SECONDS
+        while (found := self.newer()) is None:
+            if stop.asked:
+                raise Stopped
+            if self._refused or self._failed:
+                meter.waits(Cause.AGREEMENTS)
+            if time.monotonic() > deadline:
+                raise HumanNeeded(self._refused or self._failed or "the agreements could not be read in time: is the broker up?")
+            time.sleep(_LOOK_SECONDS)
+        meter.goes_on(Cause.AGREEMENTS)
+        return found
+
+    def newer(self) -> Policy | None:
+        """The newest policy if it was not given out yet."""
+        found = self._policy
+        if found is self._taken:
+            return None
+        self._taken = found
+        if found is not None:
+            telemetry.gauge("bus_engine_agreements_version").set(found.version)
+        return found
+
+    def close(self) -> None:
+        self._closing.set()
+        self._thread.join(_CLOSE_SECONDS)
+
+    # -- the thread's side -------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            try:
+                self._follow()
+            except Exception as error:  # whatever it was, the policy in force stays, and the topic is read again
+                known = isinstance(error, KafkaException | HumanNeeded | ConfigError | CatalogueError)
+                self._fail(client.text(error) if known else f"a fault in the engine: {client.place(error)}; please report it")
+                self._closing.wait(RETRY_SECONDS)
+
+    def _fail(self, reason: str) -> None:
+        if reason != self._failed:
+            self._failed = reason
+            self._log.warning("agreements_unreadable", reason=reason)
+
+    def _follow(self) -> None:
+        """From the topic's beginning on, until closed. Raises what makes it necessary to begin again."""
+        reading = Reading()
+        consumer = agreement_log.reader(self._config)
+        try:
+            while not self._closing.is_set():
+                message: Any = consumer.poll(_POLL_SECONDS)
+                if message is None:
+                    continue
+                error = message.error()
+                if error is None:
+                    reading.take(message.offset(), message.key(), message.value())
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    self._failed = ""
+                    self._at_end(reading, message.offset())
+                else:
+                    client.check(error)
+        finally:
+            consumer.close()
+
+    def _at_end(self, reading: Reading, end: int) -> None:
+        """Whole publications only are visible here: they are transactions."""
+        began = time.monotonic()
+        said = reading.newest(end)
+        reason = self._use(said, began)
+        if reason and self._policy is None:
+            next((older for older in reading.older() if not self._use(older, began)), None)
+        if reason:
+            self._refuse(reason, end)
+            return
+        reading.settle()
+        if self._refused:
+            self._refused = ""
+            telemetry.gauge("bus_engine_agreements_refused").set(0)
+
+    def _use(self, said: Said, began: float) -> str:
+        """Compile it and have it ready. Why it cannot be used, or ''. Raises CatalogueError when no schemas can be read."""
+        try:
+            listed = said.agreements()
+            old = self._policy
+            if old is not None and tuple(listed[name] for name in sorted(listed)) == old.agreements:
+                self._policy = dataclasses.replace(old, version=max(old.version, said.version))
+                return ""
+        except Malformed as error:
+            return str(error)
+        found = self._schemas()
+        try:
+            made = self._grounds.policy(listed, found, said.version)
+        except (PlanError, CatalogueError) as error:
+            return str(error)
+        self._policy = made
+        seconds = round(time.monotonic() - began, 3)
+        self._log.info("agreements_compiled", version=made.version, agreements=len(listed), policy=made.digest, seconds=seconds)
+        return ""
+
+    def _refuse(self, reason: str, end: int) -> None:
+        if reason != self._refused:
+            self._refused = reason
+            self._log.error("agreements_refused", version=end, reason=reason)
+        telemetry.gauge("bus_engine_agreements_refused").set(1)
