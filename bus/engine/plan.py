@@ -13,7 +13,7 @@ out        list to which (topic, value, key) tuples are appended: deliveries, th
 
 `handle` raises `Malformed` (its `code` is the dead-letter code) before it has appended or counted anything; any other exception
 is a fault of ours, after which the transaction must be aborted. `tally` is a small bytes object, equal for events with equal
-results, to be counted in a dict: `plan.verdict(tally)` and `plan.outcomes(tally)` say what one stands for, `plan.sums` what all do.
+results, to be counted in a dict: `plan.verdict(tally)` and `plan.outcomes(tally)` say what one stands for, `plan.sums` all.
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ class Trial:
     def __init__(self, on: Stage) -> None:
         self.topic, self.produced = on.plan.topic, list[Produced]()
         agreed = on.world.agreements
-        self.policy = Policy(agreed, {self.topic: on.plan}, 77)
+        self.policy = Policy(agreed, {self.topic: on.plan}, 77, "register")
         held = {0: Lane.of(LaneState({}, {}), tuple(a.id for a in agreed))}
         self.batch = Batch(self.policy, held, cast(Producer, SimpleNamespace(produce=self._produce)), AT_MS)
         self._person_of = on.replica.get
