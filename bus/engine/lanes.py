@@ -23,6 +23,7 @@ from bus.engine import client
 from bus.engine.client import HumanNeeded
 
 KEY = b"lane"
+MAX_OFFSET = (1 << 63) - 1
 TAIL_RECORDS = 64
 """First guess at how far back the newest committed record stands; sixteen times as far at each further try."""
 SETTLE_SECONDS = 60.0
@@ -114,7 +115,7 @@ def decode(value: bytes) -> LaneState:
     version: Any = policy.get("version")
     digest = policy.get("digest")
     for number in (*seqs.values(), *inputs.values(), version):
-        if not isinstance(number, int) or number < 0:
+        if type(number) is not int or not 0 <= number <= MAX_OFFSET:
             raise ValueError("not a lane record")
     if not isinstance(digest, str):
         raise ValueError("not a lane record")
@@ -124,7 +125,7 @@ def decode(value: bytes) -> LaneState:
 def _pasts(found: Any) -> dict[str, Past]:
     try:
         made = {name: Past(dict(p["next"]), p["live"]) for name, p in found.items()}
-        good = all(isinstance(p.live, bool) and all(at >= 0 for at in p.next.values()) for p in made.values())
+        good = all(isinstance(p.live, bool) and all(0 <= at <= MAX_OFFSET for at in p.next.values()) for p in made.values())
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError("not a lane record") from error
     if not good:
@@ -333,7 +334,7 @@ def _read(consumer: Consumer, spans: Mapping[int, tuple[int, int]]) -> dict[int,
 def _decoded(message: Any) -> LaneState:
     try:
         return decode(message.value())
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise HumanNeeded(
             f"{topics.LANES!r} partition {message.partition()} offset {message.offset()} is not a lane record: who wrote it?"
         ) from error

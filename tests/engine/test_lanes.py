@@ -40,6 +40,8 @@ def test_a_record_of_before_there_were_policies_is_one_of_none() -> None:
         b'{"seq": {}, "inputs": []}',
         b'{"seq": {"a": -1}, "inputs": {}}',
         b'{"seq": {"a": "1"}, "inputs": {}}',
+        b'{"seq": {"a": true}, "inputs": {}}',
+        b'{"seq": {"a": 9223372036854775808}, "inputs": {}}',
         b'{"seq": {}, "inputs": {}, "policy": 1}',
         b'{"seq": {}, "inputs": {}, "policy": {"version": "1", "digest": ""}}',
     ],
