@@ -51,14 +51,15 @@ def confluent(settings: Settings, principal: str) -> dict[str, Any]:
 
 
 class Connections:
-    """Takes what a librdkafka client would print; `lost` is what it said of the last connection that it lost ("": none).
+    """Takes what a librdkafka client would print.
 
-    While another connection stands, librdkafka 2.16 tells of that nowhere else. It is called by the client's next poll. One
+    `lost` is what it said of the last connection that it lost, `refused` of the last partition that it may not write to ("": none).
+    While another connection stands, librdkafka 2.16 tells of these nowhere else. It is called by the client's next poll. One
     that is not made yet carries no request; nor does one that the broker closes because it is idle, which is not told of here.
     """
 
     def __init__(self) -> None:
-        self.lost = ""
+        self.lost = self.refused = ""
 
     def settings(self) -> dict[str, Any]:
         """For the client's configuration, over what `confluent` gives."""
@@ -68,6 +69,8 @@ class Connections:
         """As confluent-kafka calls a logger's."""
         if kind == "FAIL" and not _NOT_YET_MADE.search(text):
             self.lost = text
+        elif kind == "ADDPARTS":
+            self.refused = text
 
 
 def kafka_python(settings: Settings, principal: str) -> dict[str, Any]:

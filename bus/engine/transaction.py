@@ -7,6 +7,7 @@ read again where things stand), or a human is needed.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -87,6 +88,7 @@ class Transactions:
             self.producer.poll(0)  # tells of lost connections
             if lost := self._connections.lost:
                 raise Indefinite(f"a request may still be under way on a lost connection: {lost}")
+            self._connections.refused = ""
             self.producer.begin_transaction()
         except KafkaException as error:
             raise Indefinite(client.text(error)) from error
@@ -146,4 +148,10 @@ class Transactions:
             raise Indefinite(client.text(error)) from error
         if about.retriable() and not about.fatal() and time.monotonic() < deadline:
             return
-        raise (Abort if about.txn_requires_abort() else Indefinite)(client.text(error)) from error
+        raise (Abort if about.txn_requires_abort() else Indefinite)(self._reason(error)) from error
+
+    def _reason(self, error: KafkaException) -> str:
+        """With the name of a topic that may not be written: the error itself has none."""
+        with contextlib.suppress(KafkaException):
+            self.producer.poll(0)
+        return f"{client.text(error)}: {refused}" if (refused := self._connections.refused) else client.text(error)

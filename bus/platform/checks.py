@@ -36,6 +36,13 @@ _LOW_DISK_BYTES = 2_000_000_000
 _NO_DISK_BYTES = 300_000_000
 _MUCH_WAL_BYTES = 1_000_000_000
 
+WAITS = {
+    Cause.REGISTER: "the register's replica is not complete or too far behind",
+    Cause.PRODUCER: "the broker gives no producer",
+    Cause.LANES: "where the lanes stand cannot be read",
+    Cause.TRANSACTION: "the last transaction could not be committed",
+}
+
 Grade = Literal["ok", "warning", "failed"]
 
 
@@ -188,15 +195,9 @@ def _processes(settings: Settings) -> Iterator[Check]:
 
 
 def _engine(settings: Settings) -> Iterator[Check]:
-    about = {
-        Cause.REGISTER.value: "the register's replica is not complete or too far behind",
-        Cause.PRODUCER.value: "the broker gives no producer",
-        Cause.LANES.value: "where the lanes stand cannot be read",
-        Cause.TRANSACTION.value: "the last transaction could not be committed",
-    }
     for cause in health.gather(settings).waiting:
         todo = f"the last lines of {settings.home}/log/engine-*.log say why; mend that, and the engine goes on by itself"
-        yield Check("engine", "warning", f"a worker commits nothing and tries again: {about[cause]}", todo)
+        yield Check("engine", "warning", f"a worker commits nothing and tries again: {WAITS[Cause(cause)]}", todo)
 
 
 def last_failure(settings: Settings, name: str) -> str:

@@ -70,7 +70,7 @@ def gather(settings: Settings) -> Status:
         datasets=flows(found),
         capture_lag_seconds={labels["database"]: value for name, labels, value in found if name == "bus_capture_lag_seconds"},
         register_people=max((int(value) for name, _, value in found if name == "bus_register_people"), default=0),
-        waiting=sorted({labels["cause"] for name, labels, value in found if name == "bus_engine_waiting" and value}),
+        waiting=waiting(found),
     )
 
 
@@ -92,6 +92,11 @@ def samples(settings: Settings) -> list[Sample]:
             continue  # it has just ended, or is not yet listening
         found += [(s.name, s.labels, s.value) for family in text_string_to_metric_families(text) for s in family.samples]
     return found
+
+
+def waiting(found: list[Sample]) -> list[str]:
+    """What engine workers wait for (values of Cause), whichever of them."""
+    return sorted({labels["cause"] for name, labels, value in found if name == "bus_engine_waiting" and value})
 
 
 def flows(found: list[Sample]) -> dict[str, Flow]:

@@ -34,6 +34,7 @@ class Api(enum.IntEnum):
     DESCRIBE_CLUSTER = 60
 
 
+_TOO_FEW_REPLICAS_AFTER_APPEND = 20
 _TELL_ADDRESSES = frozenset({Api.METADATA, Api.FIND_COORDINATOR, Api.DESCRIBE_CLUSTER})
 
 
@@ -52,6 +53,9 @@ class Kind(enum.Enum):
     """The request, and all behind it on its connection, waits until `release`."""
     HOLD_ANSWER = "hold the answer"
     """The broker sees the request; its answer, and all behind it on its connection, waits until `release`."""
+    TOO_FEW_REPLICAS = "too few replicas"
+    """PRODUCE only: the broker writes, and the client is told that `topic` has too few replicas in sync. A broker that is alone
+    does not say so itself: it asks for no more replicas than there are."""
 
 
 @dataclass(slots=True)
@@ -66,6 +70,7 @@ class Fault:
     seconds: float = 0.7
     behind_api: Api = Api.PRODUCE
     behind: int = 2
+    topic: str = ""
     call: Callable[[], object] | None = None
     """Called in a thread of its own and waited for, before anything is done with the request."""
     hits: int = 0
@@ -265,7 +270,7 @@ class _Link:
         elif fault.kind is Kind.HOLD:
             fault.waits = True
             await fault.released.wait()
-        at_the_answer = fault.kind in (Kind.CUT_AFTER, Kind.HOLD_ANSWER)
+        at_the_answer = fault.kind in (Kind.CUT_AFTER, Kind.HOLD_ANSWER, Kind.TOO_FEW_REPLICAS)
         await self.send(frame, _Sent(api, fault=fault if at_the_answer else None))
         if fault.kind is Kind.REPEAT:
             await self.send(frame, _Sent(api, swallow=True))
@@ -282,7 +287,9 @@ class _Link:
                     if sent.fault.waits:
                         await sent.fault.released.wait()
                     sent.fault.over = True
-                    if sent.fault.kind is not Kind.HOLD_ANSWER:
+                    if sent.fault.kind is Kind.TOO_FEW_REPLICAS:
+                        frame = _refused(frame, sent.fault.topic)
+                    elif sent.fault.kind is not Kind.HOLD_ANSWER:
                         return
                 if not sent.swallow and not self._late:
                     await _write(self._writer, self._readdressed(frame) if sent.api in _TELL_ADDRESSES else frame)
@@ -301,6 +308,18 @@ async def _read(reader: asyncio.StreamReader) -> bytes:
 async def _write(writer: asyncio.StreamWriter, frame: bytes) -> None:
     writer.write(struct.pack(">i", len(frame)) + frame)
     await writer.drain()
+
+
+def _refused(frame: bytes, topic: str) -> bytes:
+    """An answer to PRODUCE, version 9 or 10: topics by name, then partitions of 33 bytes each where none has an error."""
+    name = bytes([len(topic) + 1]) + topic.encode()
+    at = frame.find(name)
+    if at < 0:
+        return frame
+    told, at = bytearray(frame), at + len(name)
+    for first in range(at + 1, at + 1 + 33 * (frame[at] - 1), 33):
+        struct.pack_into(">h", told, first + 4, _TOO_FEW_REPLICAS_AFTER_APPEND)
+    return bytes(told)
 
 
 def _head(frame: bytes) -> tuple[int, str]:

@@ -98,6 +98,7 @@ def test_a_producer_that_learns_of_its_end_from_a_poll_leaves_the_outcome_open(
         ("FAIL", "127.0.0.1:9: Connect to ipv4#127.0.0.1:9 failed: Connection refused (after 0ms in state CONNECT)", False),
         ("FAIL", "127.0.0.1:9: Failed to resolve 'kafka' (after 0ms in state TRY_CONNECT)", False),
         ("FAIL", "127.0.0.1:9: Disconnected (after 0ms in state APIVERSION_QUERY)", False),
+        ("ADDPARTS", 'Failed to add partition "bus.audit" [1] to transaction in state UP', False),
         ("TXNERR", "Current transaction failed in state UP", False),
     ],
 )

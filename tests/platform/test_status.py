@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from bus.cli.status import _datasets, _missing
-from bus.platform.health import Flow, ProcessState, Sample, Status, flows
+from bus.core.outcome import Cause
+from bus.platform import checks
+from bus.platform.health import Flow, ProcessState, Sample, Status, flows, waiting
 
 CAPTURE: list[Sample] = [("bus_captured_events_total", {"dataset": "civil.birth", "op": op}, 0.0) for op in "cudr"]
 ENGINE: list[Sample] = [
@@ -70,3 +72,10 @@ def test_a_figure_is_there_just_when_somebody_told_it(told: list[Sample]) -> Non
     for flow in flows(told).values():
         found = {f.name: getattr(flow, f.name) is not None for f in dataclasses.fields(flow) if f.name != "verdicts"}
         assert found == expected
+
+
+def test_each_cause_that_a_worker_waits_for_is_told_once_and_has_words() -> None:
+    found: list[Sample] = [("bus_engine_waiting", {"cause": c.value}, float(c is not Cause.LANES)) for c in Cause] * 2
+    assert waiting(found) == ["producer", "register", "transaction"]
+    assert waiting([]) == []
+    assert set(checks.WAITS) == set(Cause)

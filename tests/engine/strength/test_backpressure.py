@@ -148,6 +148,27 @@ def test_a_broker_that_takes_outputs_slowly_or_not_at_all_slows_the_worker_and_n
     stage.stop("engine-0")
 
 
+@only_soak
+@pytest.mark.parametrize("topic", [AGENCY, topics.AUDIT])
+def test_a_topic_with_too_few_replicas_stops_the_worker_which_says_why_and_goes_on_by_itself(
+    stage: Stage, proxy: Proxy, home: Settings, topic: str
+) -> None:
+    stage.start("engine-0", home)
+    stage.feed(100)
+    stage.until("the end of the inputs", stage.drained)
+    lines = len(stage.log("engine-0"))
+    proxy.add(Fault(Kind.TOO_FEW_REPLICAS, Api.PRODUCE, "engine-0", times=1_000_000, topic=topic))
+    stage.feed(400)
+    stage.until("the worker to wait", lambda: waiting(stage) == {Cause.TRANSACTION.value})
+    assert not stage.drained()
+    print([line.get("reason") for line in stage.log("engine-0")[lines:]], flush=True)
+    proxy.clear()
+    stage.until("the end of the inputs", stage.drained)
+    assert waiting(stage) == set()
+    stage.check()
+    stage.stop("engine-0")
+
+
 def test_a_worker_does_not_begin_on_a_replica_that_is_too_far_behind_and_says_so(stage: Stage, tmp_path: Path) -> None:
     """And it begins when the replica has caught up."""
     home = stage.behind(int(stage.config["bootstrap.servers"].rpartition(":")[2]), tmp_path)

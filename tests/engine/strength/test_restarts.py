@@ -23,10 +23,13 @@ AT_WORK = (
     Api.END_TXN,
 )
 BEFORE, AFTER = Kind.HOLD, Kind.HOLD_ANSWER
-EVERY = [(kind, api) for api in (*AT_START, *AT_WORK) for kind in (BEFORE, AFTER)]
+HANGS = (AFTER, Api.END_TXN)
+"""Left out, for no client can mend it: a lone Kafka 4.3.1 that dies after it has noted the end of a transaction, and before the
+markers stand in its partitions, notes when it is back that all is done and writes no markers. ARCHITECTURE.md has more."""
+EVERY = [case for api in (*AT_START, *AT_WORK) for kind in (BEFORE, AFTER) if (case := (kind, api)) != HANGS]
 
 
-@pytest.mark.parametrize("case", cases(EVERY, [(AFTER, Api.END_TXN)]), ids=lambda case: f"{case[0].name}-{case[1].name}")
+@pytest.mark.parametrize("case", cases(EVERY, [(BEFORE, Api.END_TXN)]), ids=lambda case: f"{case[0].name}-{case[1].name}")
 def test_a_broker_that_dies_at_a_request_costs_time_and_nothing_else(
     stage: Stage, proxy: Proxy, home: Settings, case: tuple[Kind, Api]
 ) -> None:
