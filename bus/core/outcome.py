@@ -42,7 +42,7 @@ class Outcome(Enum):
     INVISIBLE = "INVISIBLE"
     """An update that changes nothing the agreement can see: the notice itself would leak."""
     NOT_IN_FORCE = "NOT_IN_FORCE"
-    """The agreement's validity has not begun or is over."""
+    """The agreement's validity has not begun or is over; or it is being given its past in this lane, and gets this with it."""
 
 
 OUTCOMES = tuple(o.value for o in Outcome)

@@ -149,6 +149,10 @@ class Batch:
         so_far = self._pasts[lane].get(agreement, NOTHING)
         self._pasts[lane][agreement] = Past({**so_far.next, topics.verified(dataset): span[1]})
 
+    def in_force(self, slot: int) -> bool:
+        """Whether the agreement at this place is, by its validity."""
+        return self._force[slot]
+
     def caught_up(self, lane: int, agreement: str, ends: Mapping[str, int]) -> None:
         """The agreement has its past; what comes in this transaction is delivered to it."""
         self.count_on(lane)

@@ -81,6 +81,10 @@ class Following:
             telemetry.gauge("bus_engine_agreements_version").set(found.version)
         return found
 
+    def waits(self) -> bool:
+        """Whether `newer` would give one."""
+        return self._policy is not self._taken
+
     def close(self) -> None:
         self._closing.set()
         self._thread.join(_CLOSE_SECONDS)

@@ -31,7 +31,9 @@ from bus.engine.policy import Grounds, Policy
 from bus.engine.recorded import Recorded
 
 RECORDS = 1_000
-"""Most records of the past in one transaction; but twice as many as the last one had live ones, so that the end is reached."""
+"""Most records of the past in one transaction; but twice as many as the last one had live ones, up to MOST_RECORDS, so that
+the end is reached while much comes in."""
+MOST_RECORDS = 20_000
 CLOSE_SECONDS = 0.25
 """Longest wait between two transactions for the last records; in vain, it is tried again after AGAIN_SECONDS."""
 AGAIN_SECONDS = 1.0
@@ -90,7 +92,7 @@ class Backfill:
             telemetry.gauge("bus_engine_past_lanes").set(0 if job is None else len(job.lanes))
         if job is None:
             return False
-        most = max(RECORDS, 2 * live)
+        most = min(max(RECORDS, 2 * live), MOST_RECORDS)
         try:
             self._fetch(job, most - len(self._read), 0)
             if len(self._read) < most and time.monotonic() >= self._again:
@@ -102,7 +104,8 @@ class Backfill:
     def give(self, batch: Batch, person_of: PersonOf) -> None:
         """What was read, and with it the lanes that are complete go live. Raises KafkaException."""
         job = self._job
-        if job is None:
+        if job is None or not batch.in_force(job.slot):
+            self._drop()
             return
         while self._read:
             message = self._read[0]

@@ -220,7 +220,7 @@ class Worker:
             self._log.info("past_caught_up", agreement=agreement, lane=lane)
 
     def _fill(self, batch: Batch, first: list[Any], began: float, pause: float) -> bool:
-        """Take records in until the input is drained or the batch is full. False: a rebalance ended the transaction."""
+        """Take records in until the input is drained, the batch is full, or other agreements wait. False: a rebalance ended the transaction."""
         most, member = self._settings.engine.batch_events, self._member
         chunk = first
         try:
@@ -231,7 +231,7 @@ class Worker:
                 if chunk:
                     with self._replica.view() as person_of:
                         batch.take(chunk, person_of)
-                if batch.records >= most or time.monotonic() - began > BATCH_SECONDS:
+                if batch.records >= most or time.monotonic() - began > BATCH_SECONDS or self._following.waits():
                     return True
                 found = member.consumer.consume(min(CHUNK_RECORDS, most - batch.records), pause)
                 pause = 0.0
