@@ -8,7 +8,7 @@ MAKEFLAGS += --no-print-directory
 VENV := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench test lint dev soak check-python
+.PHONY: help setup demo bench bench-growth test lint dev soak check-python
 
 help:
 	@echo 'make setup   make .venv: then .venv/bin/bus is ready'
@@ -16,6 +16,7 @@ help:
 	@echo 'make test    style, types, import rules and tests'
 	@echo 'make lint    the same without the tests'
 	@echo 'make bench   the engine beside Kafka Streams; ARGS="--rounds 1 --without-streams" goes to `bus bench`'
+	@echo 'make bench-growth   what an event costs as people, agreements and records grow; draws docs/growth-*.svg'
 	@echo 'make soak    the tests of the whole flow, for longer and with more people'
 
 check-python:
@@ -32,6 +33,9 @@ demo: setup
 
 bench: setup
 	@exec $(VENV)/bus bench $(ARGS)
+
+bench-growth: setup
+	@exec $(VENV)/bus bench growth --plots docs $(ARGS)
 
 lint: dev
 	$(VENV)/ruff check .

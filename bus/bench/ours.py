@@ -40,19 +40,24 @@ _DATE = {"type": "int", "logicalType": "date"}
 
 def write_files(workload: Workload, schemas: Path, agreements: Path) -> None:
     """The workload as a user of the bus would state it: row schemas and agreements."""
-    domain, table = workload.register
-    person = {"people": [{"role": "person", "pin": PIN, "match": {}}], "register": True}
-    _write_schema(schemas, domain, table, workload.register_columns(), person)
+    write_register(workload, schemas)
     subject = {"people": [{"role": "subject", "pin": PIN, "match": {f: f for f in MATCHED}}]}
     for name in workload.domains:
-        _write_schema(schemas, name, workload.table, workload.columns(name), subject)
+        write_schema(schemas, name, workload.table, workload.columns(name), subject)
     agreements.mkdir(parents=True, exist_ok=True)
     for one in workload.agreements:
         document = json.dumps(_agreement_file(workload, one), ensure_ascii=False, indent=1)  # which is YAML, too
         (agreements / f"{one.name}.yaml").write_text(document, encoding="utf-8")
 
 
-def _write_schema(root: Path, domain: str, table: str, columns: list[tuple[str, Any]], about: dict[str, Any]) -> None:
+def write_register(workload: Workload, schemas: Path) -> None:
+    domain, table = workload.register
+    person = {"people": [{"role": "person", "pin": PIN, "match": {}}], "register": True}
+    write_schema(schemas, domain, table, workload.register_columns(), person)
+
+
+def write_schema(root: Path, domain: str, table: str, columns: list[tuple[str, Any]], about: dict[str, Any]) -> None:
+    """A row schema; `about` are the annotations beside the columns, a `primary_key` other than the PIN among them."""
     fields = [_field(name, avro_type) for name, avro_type in columns]
     row = {"type": "record", "name": table, "namespace": f"bench.{domain}", "primary_key": [PIN], **about, "fields": fields}
     path = root / domain / f"{table}.avsc"
@@ -71,15 +76,27 @@ def _agreement_file(workload: Workload, one: Agreement) -> dict[str, Any]:
     where = {column: list(values) for column, values in one.where.items() if column != "status"}
     fields: list[Any] = [{f: "pseudonym"} if f == PIN and one.pseudonymise else f for f in one.fields]
     verdicts = {"verdicts": list(one.where["status"])} if "status" in one.where else {}
-    grant = {**({"where": where} if where else {}), **verdicts, "share_verdict": True, "fields": fields}
     agency, _, name = _agreement_id(one).partition(".")
+    return agreement_file(agency, name, [f"{d}.{workload.table}" for d in one.domains], where, fields, verdicts)
+
+
+def agreement_file(
+    agency: str,
+    name: str,
+    datasets: list[str],
+    where: dict[str, list[str]],
+    fields: list[Any],
+    verdicts: dict[str, list[str]] | None = None,
+) -> dict[str, Any]:
+    """An agreement with the same grant on each dataset."""
+    grant = {**({"where": where} if where else {}), **(verdicts or {}), "share_verdict": True, "fields": fields}
     return {
         "agency": agency,
         "name": name,
         "purpose": "Measurement",
         "legal_basis": "Made-up people",
         "valid_from": "2025-01-01T00:00:00+07:00",
-        "datasets": [{"dataset": f"{domain}.{workload.table}", **grant} for domain in one.domains],
+        "datasets": [{"dataset": one, **grant} for one in datasets],
     }
 
 

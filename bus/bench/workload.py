@@ -23,6 +23,7 @@ MATCHED = ("full_name", "birth_date", "sex")
 """Fields that are compared with the register, in order."""
 IDENTITY = ((PIN, "string"), ("full_name", "string"), ("birth_date", "int"), ("sex", "string"), (PROVINCE, "string"))
 """What every row begins with. A birth date is in days since 1970-01-01."""
+_NAMES = tuple(column for column, _ in IDENTITY)
 _UNKNOWN, _WRONG, _OTHERWISE = 0.02, 0.05, 0.15
 _CREATE, _UPDATE = 0.6, 0.9
 _RESTATED = 100
@@ -136,13 +137,32 @@ class Workload:
             pin = f"0{province}{rng.randrange(4)}{rng.randrange(10):d}{number:07d}"
             yield pin, _name(rng, sex), rng.randrange(-10_000, 19_000), sex, province
 
+    def someone(self) -> Callable[[int], Row]:
+        """number -> the register's row of that person of a population of any size, made of the number alone."""
+        rng = random.Random()
+        extra = _maker(self._spec["register"]["fields"])
+
+        def row(number: int) -> Row:
+            rng.seed(self.seed << 40 | number)
+            sex = rng.choice("MF")
+            known = self.pin(number), _name(rng, sex), rng.randrange(-10_000, 19_000), sex, self._province(number)
+            return dict(zip(_NAMES, known, strict=True)) | extra(rng)
+
+        return row
+
+    def pin(self, number: int) -> str:
+        """The PIN of one of `someone`'s people: 12 digits, another one for each number below 10 million."""
+        return f"0{self._province(number)}{number % 4}{number // 4 % 10}{number:07d}"
+
+    def _province(self, number: int) -> str:
+        return self._provinces[number % len(self._provinces)]
+
     def persons(self) -> Iterator[tuple[Row, bool]]:
         """(row, whether it restates a person who is there already), in the order in which they go into the register."""
         rng = random.Random(self.seed + 1)
         extra = _maker(self._spec["register"]["fields"])
-        names = [column for column, _ in IDENTITY]
         for number, identity in enumerate(self.identities()):
-            row = dict(zip(names, identity, strict=True))
+            row = dict(zip(_NAMES, identity, strict=True))
             if number % _RESTATED == 0:
                 yield row | {"full_name": f"Cũ {row['full_name']}"} | extra(rng), False
             yield row | extra(rng), number % _RESTATED == 0

@@ -1,4 +1,4 @@
-"""`bus bench`: the engine beside Kafka Streams on one broker."""
+"""`bus bench`: what this bus does beside what else one would take, and what things cost as they grow."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ import typer
 
 from bus.cli import frame
 
+app = typer.Typer(invoke_without_command=True)
 
+
+@app.callback()
 def bench(
+    context: typer.Context,
     events: Annotated[int, typer.Option(min=1, help="Change events of each of the four domains")] = 250_000,
     people: Annotated[int, typer.Option(min=100, help="People in the register")] = 200_000,
     rounds: Annotated[int, typer.Option(min=0, help="Drains of each engine, in turn, after one to warm up; 0: none")] = 3,
@@ -25,13 +29,16 @@ def bench(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="A row for each run as one JSON document")] = False,
 ) -> None:
-    """Measure the engine beside Kafka Streams: the same people and events, on one embedded broker, in turn, every output checked.
+    """Measure the engine beside Kafka Streams: the same people and change events, on one embedded broker, in turn, every output
+    checked.
 
     Takes a quarter of an hour on two cores. Exit status 1 when an engine's outputs are wrong. docs/performance.md says what is
-    measured and how.
+    measured and how. The commands below measure other things, with options of their own.
 
     Example: [bold]bus bench[/]   or   [bold]bus bench --rounds 1 --seconds 0 --without-streams --home /tmp/bench[/]
     """
+    if context.invoked_subcommand is not None:
+        return
     from bus.bench import run, table
     from bus.bench.filling import Load
 
@@ -43,3 +50,49 @@ def bench(
     if problems := table.failed(rows):
         frame.talk("\n".join(f"FAILED: {problem}" for problem in problems))
         raise typer.Exit(1)
+
+
+@app.command()
+def growth(
+    people: Annotated[str, typer.Option(help="People in the replica, one plot point each")] = "10000,1000000,10000000",
+    agreements: Annotated[str, typer.Option(help="Agreements on one dataset, likewise")] = "1,10,100,300",
+    sizes: Annotated[str, typer.Option(help="Bytes of a change event, likewise; 200 is the least")] = "200,2000,20000",
+    events: Annotated[int, typer.Option(min=1, help="Events of a round; fewer where they are large")] = 20_000,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of each point, of which the median counts")] = 7,
+    seed: Annotated[int, typer.Option(help="Same seed, same people and events")] = 1,
+    plots: Annotated[Path | None, typer.Option(metavar="DIR", help="Where growth-*.svg go; default: no plots")] = None,
+    json: Annotated[bool, typer.Option("--json", help="A row for each point as one JSON document")] = False,
+) -> None:
+    """Measure what an event costs the engine as people, agreements and records grow: in this process, without Kafka.
+
+    10 million people take 8 GB of disk (in $TMPDIR, removed afterwards), 1 GB of memory and some five minutes on two cores.
+
+    Example: [bold]bus bench growth --plots docs[/]   or   [bold]bus bench growth --people 10000,100000 --rounds 3[/]
+    """
+    import dataclasses
+
+    from bus.bench import growth as measuring
+    from bus.bench import growth_shown
+
+    axes = (_numbers("--people", people, 1, 9_999_999 + 1), _numbers("--agreements", agreements, 1, 1_000))
+    order = measuring.Order(*axes, _numbers("--sizes", sizes, 200, 1_000_000), events, rounds, seed)
+    points = measuring.measure(order, frame.talk)
+    for name, drawn in growth_shown.plots(points).items() if plots else ():
+        assert plots is not None
+        plots.mkdir(parents=True, exist_ok=True)
+        (plots / name).write_text(drawn, encoding="utf-8")
+    if json:
+        frame.as_json([dataclasses.asdict(point) for point in points])
+    else:
+        print(growth_shown.table(points))
+
+
+def _numbers(option: str, text: str, least: int, most: int) -> tuple[int, ...]:
+    """'1,10' as (1, 10). Raises BadParameter."""
+    try:
+        found = tuple(sorted({int(one) for one in text.split(",")}))
+    except ValueError:
+        found = ()
+    if not found or found[0] < least or found[-1] > most:
+        raise typer.BadParameter(f"{text!r}: whole numbers from {least:,} to {most:,}, separated by commas", param_hint=option)
+    return found

@@ -43,7 +43,7 @@ app.command()(topics.topics)
 app.command()(tail.tail)
 app.command()(replay.replay)
 app.command()(simulate.simulate)
-app.command()(bench.bench)
+app.add_typer(bench.app, name="bench")
 app.add_typer(run.app, name="run", help="Run one process of the bus in the foreground; `bus up` runs them all.")
 
 
