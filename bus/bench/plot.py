@@ -15,7 +15,7 @@ _STEPS = (1, 2, 5)
 _LABEL_PIXELS = 15
 _MARK_PIXELS = 3.5
 _STYLE = """\
-text { font: 13px system-ui, 'Segoe UI', Roboto, 'Noto Sans', sans-serif; fill: #1f2328 }
+text { font-family: system-ui, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif; font-size: 13px; fill: #1f2328 }
 .title { font-size: 15px; font-weight: 600 } .small { font-size: 12px }
 .ground { fill: #ffffff } .grid { stroke: #d5dae0; stroke-width: 1 } .axis { stroke: #59636e; stroke-width: 1 }
 .line { fill: none; stroke-width: 2; stroke-linejoin: round }"""
