@@ -15,7 +15,7 @@ help:
 	@echo 'make demo    the whole flow on mock agencies; ARGS="--seconds 60 --json" goes to `bus demo`'
 	@echo 'make test    style, types, import rules and tests'
 	@echo 'make lint    the same without the tests'
-	@echo 'make bench   the engine beside Kafka Streams; ARGS="--rounds 1 --without-streams" goes to `bus bench`'
+	@echo 'make bench   the engine beside Kafka Streams, the capture beside Debezium; ARGS="--rounds 1 --without-capture" goes to `bus bench`'
 	@echo 'make bench-growth   what an event costs as people, agreements and records grow; draws docs/growth-*.svg'
 	@echo 'make soak    the tests of the whole flow, for longer and with more people'
 
@@ -32,7 +32,7 @@ demo: setup
 	@exec $(VENV)/bus demo $(ARGS)
 
 bench: setup
-	@exec $(VENV)/bus bench $(ARGS)
+	@exec $(VENV)/bus bench --with-capture $(ARGS)
 
 bench-growth: setup
 	@exec $(VENV)/bus bench growth --plots docs $(ARGS)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import io
 import json
 import time
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from bus import access, platform
 from bus.avro import catalogue, dataset, derive, frame
 from bus.avro.catalogue import Catalogue
 from bus.avro.dataset import Dataset
-from bus.bench import contestants
+from bus.bench import contestants, decoding
 from bus.bench.contestants import LANES, Decode, Encode, Process
 from bus.bench.reference import Side, Values
 from bus.bench.workload import BASE_MS, MATCHED, PIN, Agreement, Event, Workload
@@ -205,13 +204,11 @@ class Ours:
         return self.decoding(registry.read(self._config))
 
     def decoding(self, found: Catalogue) -> Decode:
-        schemas = {i: fastavro.parse_schema(_bare(json.loads(found.schema(i)))) for i in found.ids().values()}
+        schemas = {i: fastavro.parse_schema(decoding.bare(json.loads(found.schema(i)))) for i in found.ids().values()}
         deliveries = frozenset(self._deliveries)
 
         def decode(topic: str, value: bytes) -> tuple[int, str | None, Values, int | None]:
-            body = io.BytesIO(value)
-            body.seek(frame.HEADER_BYTES)
-            one: Any = fastavro.schemaless_reader(body, schemas[frame.schema_id(value)])
+            one: Any = decoding.read(schemas[frame.schema_id(value)], value)
             if topic in deliveries:
                 shown = one["verdict"]
                 return one["ts_ms"], shown, (one["op"], one["ts_ms"], shown, _tuple(one["data"])), one["seq"]
@@ -266,10 +263,3 @@ def _encoder(found: Catalogue, one: Dataset) -> Encoder:
 
 def _tuple(record: dict[str, Any] | None) -> Values | None:
     return None if record is None else tuple(record.values())
-
-
-def _bare(schema: Any) -> Any:
-    """Without logical types: days stay whole numbers."""
-    if isinstance(schema, list):
-        return [_bare(s) for s in schema]
-    return {k: _bare(v) for k, v in schema.items() if k != "logicalType"} if isinstance(schema, dict) else schema

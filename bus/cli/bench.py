@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -27,6 +27,9 @@ def bench(
         Path | None,
         typer.Option(metavar="DIR", help="Kept afterwards, inputs too, for the next run; default: one that is removed"),
     ] = None,
+    with_capture: Annotated[
+        bool, typer.Option("--with-capture/--without-capture", help="Then also `bus bench capture`, as it is by default")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="A row for each run as one JSON document")] = False,
 ) -> None:
     """Measure the engine beside Kafka Streams: the same people and change events, on one embedded broker, in turn, every output
@@ -39,14 +42,61 @@ def bench(
     """
     if context.invoked_subcommand is not None:
         return
+    from bus.bench import capture as measuring
     from bus.bench import run, table
     from bus.bench.filling import Load
 
     rows = run.measure(run.Order(Load(events, people, seed, workers), rounds, rate, seconds, not without_streams, home))
+    captured = measuring.measure(measuring.Order(), frame.talk) if with_capture else []
     if json:
-        frame.as_json(rows)
+        frame.as_json(rows + captured)
     else:
         print(table.table(rows))
+        _show_captured(captured)
+    _exit_unless_right(rows + captured)
+
+
+@app.command()
+def capture(
+    rows: Annotated[int, typer.Option(min=1, help="Rows that are there for the snapshot")] = 500_000,
+    inserts: Annotated[int, typer.Option(min=1, help="Rows inserted while nobody reads")] = 300_000,
+    updates: Annotated[int, typer.Option(min=1, help="Of the snapshot's rows, updated while nobody reads")] = 100_000,
+    rate: Annotated[int, typer.Option(min=1, help="Single-row transactions a second for the latency")] = 500,
+    seconds: Annotated[int, typer.Option(min=0, help="How long each latency is measured; 0: not at all")] = 30,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of each, in turn, after a smaller one to warm up")] = 2,
+    seed: Annotated[int, typer.Option(help="Same seed, same rows")] = 1,
+    without_debezium: Annotated[bool, typer.Option("--without-debezium", help="Ours alone")] = False,
+    json: Annotated[bool, typer.Option("--json", help="A row for each phase as one JSON document")] = False,
+) -> None:
+    """Measure the capture beside Debezium: one table, one PostgreSQL, one broker, in turn, exactly once, every event checked.
+
+    Takes ten minutes and 6 GB of disk. Exit status 1 when the events of either do not give the table again.
+
+    Example: [bold]bus bench capture[/]   or   [bold]bus bench capture --rows 20000 --inserts 20000 --updates 5000 --rounds 1[/]
+    """
+    from bus.bench import capture as measuring
+
+    if updates > rows:
+        raise typer.BadParameter("as many as there are rows at most", param_hint="--updates")
+    order = measuring.Order(rows, inserts, updates, rate, seconds, rounds, seed, not without_debezium)
+    found = measuring.measure(order, frame.talk)
+    if json:
+        frame.as_json(found)
+    else:
+        _show_captured(found)
+    _exit_unless_right(found)
+
+
+def _show_captured(rows: list[dict[str, Any]]) -> None:
+    from bus.bench import capture_shown
+
+    if rows:
+        print(capture_shown.table(rows))
+
+
+def _exit_unless_right(rows: list[dict[str, Any]]) -> None:
+    from bus.bench import table
+
     if problems := table.failed(rows):
         frame.talk("\n".join(f"FAILED: {problem}" for problem in problems))
         raise typer.Exit(1)
