@@ -11,7 +11,8 @@ wide             the table, its load, and its content built again out of events
 captures         what both have in common, and ours; `debezium` is the other
 capture          the drains, `capture_latency` the latency, `capture_shown` the table of figures
 
-Growth:
+Growth and restart:
 population       a replica of any size, written straight into LMDB
 growth           what an event costs, `growth_shown` and `plot` the table and the plots of it
+restart          from a process's start to its first output
 """

@@ -103,6 +103,30 @@ def _exit_unless_right(rows: list[dict[str, Any]]) -> None:
 
 
 @app.command()
+def restart(
+    people: Annotated[int, typer.Option(min=100, max=10_000_000, help="People in the register")] = 10_000_000,
+    backlog: Annotated[int, typer.Option(min=1, help="Events that wait at each start")] = 10_000,
+    restarts: Annotated[int, typer.Option(min=1, help="Starts that count of each way, after one that does not")] = 3,
+    seed: Annotated[int, typer.Option(help="Same seed, same people and events")] = 1,
+    without_streams: Annotated[bool, typer.Option("--without-streams", help="Ours alone: no JDK is needed")] = False,
+    json: Annotated[bool, typer.Option("--json", help="A row for each way of starting as one JSON document")] = False,
+) -> None:
+    """Measure how soon the engine goes on after a restart, beside Kafka Streams: from its start to the first committed output.
+
+    10 million people take 14 GB of disk (in $TMPDIR, removed afterwards), 12 GB of memory for Java, and half an hour.
+
+    Example: [bold]bus bench restart[/]   or   [bold]bus bench restart --people 100000 --restarts 1[/]
+    """
+    from bus.bench import restart as measuring
+
+    found = measuring.measure(measuring.Order(people, backlog, restarts, seed, not without_streams), frame.talk)
+    if json:
+        frame.as_json(found)
+    else:
+        print(measuring.table(found))
+
+
+@app.command()
 def growth(
     people: Annotated[str, typer.Option(help="People in the replica, one plot point each")] = "10000,1000000,10000000",
     agreements: Annotated[str, typer.Option(help="Agreements on one dataset, likewise")] = "1,10,100,300",
