@@ -31,9 +31,9 @@ from bus import config, platform
 from bus.bench import capture_latency, captures, check, debezium, ours, wide
 from bus.bench.captures import Capture
 from bus.bench.drain import Usage
+from bus.bench.product import Watch
 from bus.bench.workload import Workload
 from bus.config import Settings
-from bus.engine.bench import Watch
 from bus.platform import broker, database, ports, processes, secrets
 
 Figures = dict[str, Any]

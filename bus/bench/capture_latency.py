@@ -16,8 +16,8 @@ from bus import access, config
 from bus.bench import captures, wide
 from bus.bench.captures import Capture
 from bus.bench.drain import Usage
+from bus.bench.product import Watch
 from bus.config import Settings
-from bus.engine.bench import Watch
 
 WARM_UP_SHARE = 0.2
 SETTLE_SECONDS = 30.0

@@ -13,9 +13,9 @@ from bus import access, config
 from bus.bench import filling, reference
 from bus.bench.contestants import PATIENCE_SECONDS, Decode
 from bus.bench.filling import Load
+from bus.bench.product import Watch
 from bus.bench.reference import Count, Counts
 from bus.config import Settings
-from bus.engine.bench import Watch
 
 _CHUNK = 2_000
 

@@ -12,8 +12,8 @@ import psutil
 
 from bus.bench import contestants
 from bus.bench.contestants import Contestant
+from bus.bench.product import Watch
 from bus.config import Settings
-from bus.engine.bench import Watch
 from bus.platform import broker
 
 LOOK_SECONDS = 0.05

@@ -27,11 +27,11 @@ from bus import config
 from bus.avro import dataset, derive
 from bus.avro.catalogue import Catalogue, value_subject
 from bus.bench import ours, population
+from bus.bench.events import Encoder
 from bus.bench.workload import BASE_MS, IDENTITY, MATCHED, PIN, Row, Workload
 from bus.core import topics
 from bus.core.identity import person_key
 from bus.engine import native
-from bus.engine.bench_events import Encoder
 from bus.engine.plan import Plan, Record, Secrets, compile_plan
 from bus.engine.replica import ReplicaReader
 from bus.platform import processes, secrets

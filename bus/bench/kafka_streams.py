@@ -24,12 +24,11 @@ from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from bus import access
-from bus.bench import contestants
+from bus.bench import contestants, product
 from bus.bench.contestants import Decode, Encode, Process
 from bus.bench.reference import Side, Values
 from bus.bench.workload import PIN, Agreement, Event, Workload
 from bus.config import ConfigError, Settings
-from bus.engine import bench
 from bus.platform import jars, java, secrets
 
 NAME = "kafka_streams"
@@ -201,14 +200,14 @@ class KafkaStreams:
 
     def fill_register(self) -> dict[str, float]:
         encode = _encoder(self._schemas["person"][_PERSON])
-        bench.produce(self._config, ((_PERSON, row[PIN].encode(), encode(row)) for row, _ in self._workload.persons()))
+        product.produce(self._config, ((_PERSON, row[PIN].encode(), encode(row)) for row, _ in self._workload.persons()))
         return {}
 
     def fill_people(self, first: int, last: int) -> None:
         """Those of `Workload.someone` from `first` to before `last` into the register."""
         encode, someone = _encoder(self._schemas["person"][_PERSON]), self._workload.someone()
         rows = map(someone, range(first, last))
-        bench.produce(self._config, ((_PERSON, row[PIN].encode(), encode(row)) for row in rows))
+        product.produce(self._config, ((_PERSON, row[PIN].encode(), encode(row)) for row in rows))
 
     def encoder(self) -> Encode:
         encoders = {domain: _encoder(one) for domain, one in self._schemas["envelope"].items()}
@@ -251,7 +250,7 @@ class KafkaStreams:
         contestants.delete_group(self._config, self.group)  # of an earlier run on this home
         self.forget_state()
         if at_end:
-            ends = bench.Watch(self._settings, self.group).ends(self.inputs)
+            ends = product.Watch(self._settings, self.group).ends(self.inputs)
             places = [TopicPartition(topic, lane, end) for (topic, lane), end in ends.items()]
             asked = [ConsumerGroupTopicPartitions(self.group, places)]
             admin = AdminClient(self._config)  # kept in a variable: one that is collected never answers

@@ -18,14 +18,14 @@ from bus import access, platform
 from bus.avro import catalogue, dataset, derive, frame
 from bus.avro.catalogue import Catalogue
 from bus.avro.dataset import Dataset
-from bus.bench import contestants, decoding
+from bus.bench import contestants, decoding, product
 from bus.bench.contestants import LANES, Decode, Encode, Process
+from bus.bench.events import Encoder
 from bus.bench.reference import Side, Values
 from bus.bench.workload import BASE_MS, MATCHED, PIN, Agreement, Event, Workload
 from bus.config import Settings
 from bus.core import topics
-from bus.engine import bench, lanes
-from bus.engine.bench_events import Encoder
+from bus.engine import lanes
 from bus.engine.worker import GROUP
 from bus.platform import cluster, declared
 from bus.platform.declaration import Files
@@ -164,18 +164,18 @@ class Ours:
             cluster.create_topics(client, wanted, self._settings.kafka.replication)
 
     def fill_register(self) -> dict[str, float]:
-        filling = bench.Filling(self._settings, self._datasets, self._workload.people)
+        filling = product.Filling(self._settings, self._datasets, self._workload.people)
         filling.produce(self.persons(registry.read(self._config)))
         filling.streams(self._register)
         began = time.monotonic()
         log = self._log("register")
         seen = log.stat().st_size if log.exists() else 0
-        register = bench.start(self._settings, "register")
+        register = product.start(self._settings, "register")
         try:
-            bench.wait_for("the replica", lambda: "register_ready" in log.read_text(encoding="utf-8")[seen:], [register])
+            product.wait_for("the replica", lambda: "register_ready" in log.read_text(encoding="utf-8")[seen:], [register])
             return {"first_restore_s": round(time.monotonic() - began, 2)}
         finally:
-            bench.stop(register)
+            product.stop(register)
 
     def persons(self, found: Catalogue) -> Iterator[tuple[str, bytes, bytes]]:
         """(topic, key, value) of the register's change events."""
@@ -228,14 +228,14 @@ class Ours:
         self._create_topics()
         taken_in = [self._register.topic, *(self.inputs if at_end else ())]
         states: dict[int, dict[str, int]] = {}
-        for (topic, lane), end in bench.Watch(self._settings).ends(taken_in).items():
+        for (topic, lane), end in product.Watch(self._settings).ends(taken_in).items():
             states.setdefault(lane, {})[topic] = end
         _lane_records(self._config, states)
 
     def start(self, steady: bool) -> list[Process]:  # noqa: ARG002 the same settings for both
         self._seen = self._log("register").stat().st_size
         names = ["register", *(f"engine-{n}" for n in range(self._workers))]
-        return [bench.start(self._settings, name) for name in names]
+        return [product.start(self._settings, name) for name in names]
 
     def restore_seconds(self) -> float | None:
         lines = self._log("register").read_text(encoding="utf-8").encode()[self._seen :].decode().splitlines()

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from bus.avro import dataset, varint
+from bus.bench.events import Encoder
 from bus.bench.workload import BASE_MS, PIN, Row, Workload
 from bus.config import ConfigError
 from bus.core.identity import KEY_BYTES, person_key
-from bus.engine.bench_events import Encoder
 from bus.engine.person import compile_packer
 from bus.engine.replica import ReplicaWriter
 

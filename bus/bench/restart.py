@@ -22,16 +22,16 @@ from confluent_kafka.admin import AdminClient
 
 from bus import access, config
 from bus.avro import catalogue, dataset, derive
-from bus.bench import check, contestants, filling, kafka_streams, ours, population, reference, run
+from bus.bench import check, contestants, filling, kafka_streams, ours, population, product, reference, run
 from bus.bench.contestants import Contestant, Process
 from bus.bench.drain import Usage, usage
 from bus.bench.filling import Load
+from bus.bench.product import Watch
 from bus.bench.reference import Population
 from bus.bench.workload import IDENTITY, PIN, Event, Identity, Workload
 from bus.config import Settings
 from bus.core import topics
-from bus.engine import bench, register
-from bus.engine.bench import Watch
+from bus.engine import register
 from bus.registry import log as registry
 
 Figures = dict[str, Any]
@@ -81,14 +81,14 @@ def _ours(settings: Settings, order: Order, say: Callable[[str], None]) -> list[
     secret = settings.secret("person-key")
     wanted = population.Order(settings.home, settings.schemas, order.people, order.seed, secret, schema_id, identity)
     population.fill(wanted, say)
-    bench.Filling(settings, datasets, order.people).streams(people)
+    product.Filling(settings, datasets, order.people).streams(people)
     one.reset(at_end=False)
     way = Way(settings, one, order, say)
-    holder = bench.start(settings, "register")
+    holder = product.start(settings, "register")
     try:
-        rows = [way.measure("worker", lambda: [bench.start(settings, "engine-0")], restores=False)]
+        rows = [way.measure("worker", lambda: [product.start(settings, "engine-0")], restores=False)]
     finally:
-        bench.stop(holder)
+        product.stop(holder)
     rows.append(way.measure("register process and worker", lambda: one.start(steady=True)))
     way.check(topics.verified(f"{way.domain}.{Workload(order.people, order.seed).table}"))
     return rows
@@ -168,7 +168,7 @@ class Way:
 
     def _once(self, start: Start, restores: bool) -> tuple[float, float | None, int]:
         encode = self._one.encoder()
-        bench.produce(access.confluent(self._settings, "admin"), (encode(event) for event in self._backlog.events))
+        product.produce(access.confluent(self._settings, "admin"), (encode(event) for event in self._backlog.events))
         self._times += 1
         watch = Watch(self._settings, self._one.group)
         before = self._outputs(watch)

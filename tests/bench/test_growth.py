@@ -12,12 +12,12 @@ import pytest
 
 from bus.avro import dataset
 from bus.bench import growth, ours, population
+from bus.bench.events import Encoder
 from bus.bench.growth import AGREEMENTS, BASE_BYTES, RECORD, Case, Order, Scene
 from bus.bench.workload import BASE_MS, PIN, Workload
 from bus.config import ConfigError
 from bus.core.identity import person_key
 from bus.engine import native
-from bus.engine.bench_events import Encoder
 from bus.engine.person import compile_packer
 from bus.engine.replica import ReplicaReader
 

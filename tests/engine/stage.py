@@ -14,9 +14,10 @@ from confluent_kafka import Consumer, IsolationLevel, KafkaError, TopicPartition
 from bus import access
 from bus.avro import dataset
 from bus.avro.dataset import Dataset
+from bus.bench import product
 from bus.config import Settings
 from bus.core import topics
-from bus.engine import agreements, bench
+from bus.engine import agreements
 from bus.engine.worker import STUCK_STATUS
 from bus.ledger.decoding import Decoder
 from bus.registry import log as registry
@@ -28,7 +29,7 @@ PATIENCE_SECONDS = 120.0
 class Tape:
     """All that a reader of committed records has seen of these topics. Moves forward only."""
 
-    def __init__(self, config: dict[str, Any], watch: bench.Watch, names: list[str]) -> None:
+    def __init__(self, config: dict[str, Any], watch: product.Watch, names: list[str]) -> None:
         self._watch, self._names = watch, names
         self._next: dict[tuple[str, int], int] = {}
         self.lanes: dict[str, dict[int, list[Any]]] = defaultdict(lambda: defaultdict(list))
@@ -66,8 +67,8 @@ class Stage:
         self.register = dataset.register_of(self.datasets)
         self.agreements = agreements.load(settings, self.datasets)
         self.config = access.confluent(settings, "admin") | {"log_level": 0}
-        self.filling = bench.Filling(settings, self.datasets, PEOPLE)
-        self.watch = bench.Watch(settings)
+        self.filling = product.Filling(settings, self.datasets, PEOPLE)
+        self.watch = product.Watch(settings)
         self.decoder = Decoder(registry.read(self.config))
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         self.sources = [d for d in self.datasets.values() if not d.register]
@@ -86,7 +87,7 @@ class Stage:
     # -- processes ---------------------------------------------------------------------------------------------------------
 
     def start(self, process: str) -> None:
-        self.running[process] = bench.start(self.settings, process)
+        self.running[process] = product.start(self.settings, process)
 
     def kill(self, process: str) -> None:
         """SIGKILL, as a power cut or an out-of-memory killer would."""
