@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import shutil
 import statistics
 import tempfile
 import time
@@ -116,7 +115,6 @@ def _servers(order: Order) -> Iterator[Settings]:
             yield settings
         finally:
             platform.stop(settings)
-            shutil.rmtree(home / "kafka", ignore_errors=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,11 +214,19 @@ class Round:
             self._one.pause(self._domain)
             self._one.flags = {"BUS_CAPTURE__LINGER_MS": str(linger_ms)}
             self._one.resume(self._domain)
+            self._await_reading()
             found.append(self._latency({"linger_ms": linger_ms}, say))
             if rivals and found[-1]["p99_ms"] <= statistics.median(rivals):
                 break
         self._one.flags = {}
         return found
+
+    def _await_reading(self) -> None:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not self._one.reads(self._domain):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"{self._one.name} does not go on: see the log directory of the home")
+            time.sleep(LOOK_SECONDS)
 
     def _latency(self, about: Figures, say: Callable[[str], None]) -> Figures:
         order = self._order

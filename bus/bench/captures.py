@@ -40,6 +40,10 @@ class Capture(Protocol):
         """Asks it to begin, or to go on where it stopped, and returns at once."""
         ...
 
+    def reads(self, domain: str) -> bool:
+        """Whether it is at the database's log."""
+        ...
+
     def pause(self, domain: str) -> None:
         """Returns when nobody reads the database's log."""
         ...
@@ -81,6 +85,9 @@ class Ours:
         with (home / "log" / f"capture-{domain}.log").open("ab") as log:
             self._running = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **self.flags})
 
+    def reads(self, domain: str) -> bool:
+        return slot_is_read(self._settings, domain, _slot(domain))
+
     def pause(self, domain: str) -> None:  # noqa: ARG002 it captures one database at a time
         self.close()
 
@@ -89,7 +96,7 @@ class Ours:
 
     def finish(self, domain: str) -> None:
         self.pause(domain)
-        drop_slot(self._settings, domain, f"bus_{domain}")
+        drop_slot(self._settings, domain, _slot(domain))
 
     def close(self) -> None:
         if self._running is None:
@@ -117,6 +124,10 @@ class Ours:
         return decode
 
 
+def _slot(domain: str) -> str:
+    return f"bus_{domain}"
+
+
 def _image(row: dict[str, Any] | None) -> wide.Image | None:
     return None if row is None else tuple(row[column] for column, _ in wide.COLUMNS)
 
@@ -124,6 +135,12 @@ def _image(row: dict[str, Any] | None) -> wide.Image | None:
 def connect(settings: Settings, domain: str) -> psycopg.Connection[Any]:
     """To a bench's database, each statement for itself."""
     return psycopg.connect(settings.postgres.dsn[domain], autocommit=True)
+
+
+def slot_is_read(settings: Settings, domain: str, slot: str) -> bool:
+    with connect(settings, domain) as db:
+        found = db.execute("SELECT active FROM pg_replication_slots WHERE slot_name = %s", (slot,)).fetchone()
+    return bool(found and found[0])
 
 
 def drop_slot(settings: Settings, domain: str, slot: str) -> None:

@@ -166,13 +166,10 @@ class Debezium:
 
     def _stopped(self, domain: str) -> bool:
         found = self._status(domain)
-        return bool(found and found["connector"]["state"] == "STOPPED" and not found["tasks"] and not self._reads(domain))
+        return bool(found and found["connector"]["state"] == "STOPPED" and not found["tasks"] and not self.reads(domain))
 
-    def _reads(self, domain: str) -> bool:
-        with captures.connect(self._settings, domain) as db:
-            asked = "SELECT active FROM pg_replication_slots WHERE slot_name = %s"
-            found = db.execute(asked, (self._slot(domain),)).fetchone()
-        return bool(found and found[0])
+    def reads(self, domain: str) -> bool:
+        return captures.slot_is_read(self._settings, domain, self._slot(domain))
 
     def processes(self) -> list[psutil.Process]:
         return [psutil.Process(self._worker.pid)] if self._worker else []

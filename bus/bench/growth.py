@@ -140,25 +140,32 @@ def _home(order: Order, people: int, say: Say) -> Iterator[Path]:
 
 def _measured(home: Path, case: Case, order: Order, people: int) -> list[Point]:
     scene = Scene(home, case, people, order.seed)
-    reader = ReplicaReader(home)
-    if not reader.ready():
-        raise RuntimeError("the replica that was just made cannot be read")
     count = max(1, min(order.events, _ROUND_BYTES // case.size_bytes))
-    try:
-        batches = [scene.events(count) for _ in range(order.rounds + 1)]
-        size = round(statistics.mean(len(value) for value, _ in batches[0].records))
-        points, seen = [], set()
-        for engine, kernel in _kernels().items():
-            plan = scene.plan(kernel)
+    batches = [scene.events(count) for _ in range(order.rounds + 1)]
+    size = round(statistics.mean(len(value) for value, _ in batches[0].records))
+    points, seen = [], set()
+    for engine, kernel in _kernels().items():
+        plan = scene.plan(kernel)
+        with _replica(home) as reader:
             seen.add(scene.checked(plan, reader, batches[0]))
             costs = sorted(round_us(plan, case.agreements, reader, batch.records) for batch in batches[1:])
-            told = round(statistics.median(costs), 2), round(costs[0], 2), round(costs[-1], 2)
-            points.append(Point(case.axis, case.line, engine, case.x, *told, count * order.rounds, size))
-    finally:
-        reader.close()
+        told = round(statistics.median(costs), 2), round(costs[0], 2), round(costs[-1], 2)
+        points.append(Point(case.axis, case.line, engine, case.x, *told, count * order.rounds, size))
     if len(seen) > 1:
         raise RuntimeError(f"{case.axis}, {case.line}, {case.x}: kernel and Python put out different bytes")
     return points
+
+
+@contextmanager
+def _replica(home: Path) -> Iterator[ReplicaReader]:
+    """Mapped anew: whoever is measured pays for the pages that he is the first to touch."""
+    reader = ReplicaReader(home)
+    if not reader.ready():
+        raise RuntimeError("the replica that was just made cannot be read")
+    try:
+        yield reader
+    finally:
+        reader.close()
 
 
 @dataclass(frozen=True, slots=True)
