@@ -142,8 +142,14 @@ def _maker(order: Order) -> Callable[[int], tuple[bytes, bytes]]:
     return make
 
 
+def _text(value: str) -> bytes:
+    written = value.encode()
+    return _LENGTHS[len(written)] + written if len(written) < len(_LENGTHS) else varint.encode(len(written)) + written
+
+
+_LENGTHS = tuple(varint.encode(length) for length in range(64))
 _NULL, _PRESENT = b"\0", b"\2"
-_WRITERS: dict[str, Callable[[Any], bytes]] = {"string": varint.encode_text, "int": varint.encode, "long": varint.encode}
+_WRITERS: dict[str, Callable[[Any], bytes]] = {"string": _text, "int": varint.encode, "long": varint.encode}
 """The register's few types in Avro, at less than half of the cost of a general encoder, against which each process holds them."""
 
 
