@@ -1,8 +1,7 @@
 """A register replica of any size, written straight into LMDB: what the register process holds once it has read everybody.
 
-People are made in the order of their keys, by every core, so that each page of the file is written once: 10 million take
-minutes, where the register process would need a quarter of an hour. Beside the file a second one of the same size is
-there for a moment, as with any first fill.
+People are made in the order of their keys, by every core, so that each page of the file is written once, and nothing goes
+through Kafka. Beside the file a second one of the same size is there for a moment, as with any first fill.
 """
 
 from __future__ import annotations

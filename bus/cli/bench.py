@@ -139,7 +139,7 @@ def growth(
 ) -> None:
     """Measure what an event costs the engine as people, agreements and records grow: in this process, without Kafka.
 
-    10 million people take 8 GB of disk (in $TMPDIR, removed afterwards), 1 GB of memory and some five minutes on two cores.
+    10 million people take 8 GB of disk (in $TMPDIR, removed afterwards), 1 GB of memory and some ten minutes on two cores.
 
     Example: [bold]bus bench growth --plots docs[/]   or   [bold]bus bench growth --people 10000,100000 --rounds 3[/]
     """
