@@ -10,14 +10,15 @@ MAKEFLAGS += --no-print-directory
 VENV := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench test lint dev soak strength check-python fuzz
+.PHONY: help setup demo bench bench-growth test lint dev soak strength check-python fuzz
 
 help:
 	@echo 'make setup   make .venv: then .venv/bin/bus is ready'
 	@echo 'make demo    the whole flow on mock agencies; ARGS="--seconds 60 --json" goes to `bus demo`'
 	@echo 'make test    style, types, import rules and tests'
 	@echo 'make lint    the same without the tests'
-	@echo 'make bench   the engine beside Kafka Streams; ARGS="--rounds 1 --without-streams" goes to `bus bench`'
+	@echo 'make bench   the engine beside Kafka Streams, the capture beside Debezium; ARGS="--rounds 1 --without-capture" goes to `bus bench`'
+	@echo 'make bench-growth   what an event costs as people, agreements and records grow; draws docs/growth-*.svg'
 	@echo 'make soak    the tests of the whole flow, for longer and with more people'
 	@echo 'make strength  the engine under every mistreated request, broker restart, sleeping worker, and output that takes nothing'
 	@echo 'make fuzz    mutated records for the kernel, built with sanitizers, and for Python; MINUTES=5 SEED=1'
@@ -35,7 +36,10 @@ demo: setup
 	@exec $(VENV)/bus demo $(ARGS)
 
 bench: setup
-	@exec $(VENV)/bus bench $(ARGS)
+	@exec $(VENV)/bus bench --with-capture $(ARGS)
+
+bench-growth: setup
+	@exec $(VENV)/bus bench growth --plots docs $(ARGS)
 
 lint: dev
 	$(VENV)/ruff check .

@@ -13,9 +13,9 @@ from bus import access, config
 from bus.bench import filling, reference
 from bus.bench.contestants import PATIENCE_SECONDS, Decode
 from bus.bench.filling import Load
+from bus.bench.product import Watch
 from bus.bench.reference import Count, Counts
 from bus.config import Settings
-from bus.engine.bench import Watch
 
 _CHUNK = 2_000
 
@@ -67,12 +67,12 @@ class Counting:
 def _read_topic(home: str, name: str, load: Load, topic: str) -> tuple[Counts, list[str]]:
     settings = config.load(Path(home), env={})
     counting = Counting(topic, filling.contestant(name, settings, load).decoder())
-    for message in _committed(settings, topic):
+    for message in committed(settings, topic):
         counting.add(message.partition(), message.key(), message.value())
     return {topic: counting.count}, counting.problems()
 
 
-def _committed(settings: Settings, topic: str) -> Iterator[Any]:
+def committed(settings: Settings, topic: str) -> Iterator[Any]:
     """Every committed record of a topic at rest. Raises RuntimeError when its end is not reached."""
     reading = {"isolation.level": "read_committed", "enable.partition.eof": True, "auto.offset.reset": "error"}
     consumer = Consumer(access.confluent(settings, "admin") | reading | {"group.id": "bench-check", "enable.auto.commit": False})

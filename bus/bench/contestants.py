@@ -83,14 +83,14 @@ def delete_topics(config: dict[str, Any], names: Iterable[str]) -> None:
         done.result(30)
 
 
-def create_topics(config: dict[str, Any], names: Iterable[str], settings: dict[str, str]) -> None:
+def create_topics(config: dict[str, Any], names: Iterable[str], settings: dict[str, str], lanes: int = LANES) -> None:
     """What is missing; waits until the brokers know them. Raises RuntimeError."""
     admin = AdminClient(config)
     deadline = time.monotonic() + PATIENCE_SECONDS
     while missing := [name for name in names if name not in admin.list_topics(timeout=10).topics]:
         if time.monotonic() > deadline:
             raise RuntimeError(f"topics could not be created: {missing}")
-        for done in admin.create_topics([NewTopic(n, LANES, 1, config=settings) for n in missing]).values():
+        for done in admin.create_topics([NewTopic(n, lanes, 1, config=settings) for n in missing]).values():
             try:
                 done.result(30)
             except KafkaException:  # there already, or still being deleted: looked at again

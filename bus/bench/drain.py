@@ -12,8 +12,8 @@ import psutil
 
 from bus.bench import contestants
 from bus.bench.contestants import Contestant
+from bus.bench.product import Watch
 from bus.config import Settings
-from bus.engine.bench import Watch
 from bus.platform import broker
 
 LOOK_SECONDS = 0.05
@@ -33,7 +33,7 @@ class Usage:
         for process in self.processes:
             try:
                 times = process.cpu_times()
-                self._peaks[process.pid] = _peak_rss_bytes(process.pid)
+                self._peaks[process.pid] = _status_bytes(process.pid, "VmHWM")
             except (psutil.NoSuchProcess, FileNotFoundError, StopIteration):
                 raise RuntimeError(f"process {process.pid} has ended: see the log directory of the home") from None
             spent += times.user + times.system
@@ -43,14 +43,22 @@ class Usage:
         """The sum over the processes: what several of them map at once counts for each."""
         return sum(self._peaks.values()) // 1_048_576
 
+    def peaks_rss_mb(self) -> list[int]:
+        """Of each process, in order."""
+        return [self._peaks[process.pid] // 1_048_576 for process in self.processes]
+
+    def anonymous_mb(self) -> list[int]:
+        """Of each process, now: memory that is its own alone, without the pages of files that it has mapped."""
+        return [_status_bytes(process.pid, "RssAnon") // 1_048_576 for process in self.processes]
+
 
 def usage(processes: Iterable[contestants.Process]) -> Usage:
     return Usage([psutil.Process(p.pid) for p in processes])
 
 
-def _peak_rss_bytes(pid: int) -> int:
+def _status_bytes(pid: int, name: str) -> int:
     status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) * 1024
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith(f"{name}:")) * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +90,7 @@ class Drain:
         try:
             used = usage(processes)
             first, last = self._run(used, total)
+            anonymous_mb = used.anonymous_mb()
             restored = self._one.restore_seconds()
         finally:
             contestants.stop(processes)
@@ -96,6 +105,9 @@ class Drain:
             "cpu_seconds_per_million": round(cpu / total * 1e6, 1),
             "broker_cpu_seconds_per_million": round(kafka / total * 1e6, 1),
             "peak_rss_mb": used.peak_rss_mb(),
+            "highest_process_rss_mb": max(used.peaks_rss_mb()),
+            "peak_rss_mb_each": used.peaks_rss_mb(),
+            "anonymous_mb_each": anonymous_mb,
             "start_seconds": round(first.at - began, 2),
             "restore_seconds": restored,
             "other_cpu_percent": round(100 * other / seconds / (psutil.cpu_count() or 1), 1),

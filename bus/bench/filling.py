@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from bus import access, config
-from bus.bench import kafka_streams, ours, reference, workload
+from bus.bench import kafka_streams, ours, product, reference, workload
 from bus.bench.contestants import LANES, Contestant
 from bus.bench.reference import Count, Counts, Output
 from bus.bench.workload import Event, Workload
 from bus.config import Settings
-from bus.engine import bench
 
 T = TypeVar("T")
 
@@ -89,7 +88,7 @@ def _fill_domain(home: str, name: str, load: Load, domain: str) -> Counts:
             _add(counts, reference.outputs(made, one.side, people, (event,)))
             yield encode(event)
 
-    bench.produce(access.confluent(settings, "admin"), records())
+    product.produce(access.confluent(settings, "admin"), records())
     return counts
 
 

@@ -24,12 +24,11 @@ from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from bus import access
-from bus.bench import contestants
+from bus.bench import contestants, product
 from bus.bench.contestants import Decode, Encode, Process
 from bus.bench.reference import Side, Values
 from bus.bench.workload import PIN, Agreement, Event, Workload
 from bus.config import ConfigError, Settings
-from bus.engine import bench
 from bus.platform import jars, java, secrets
 
 NAME = "kafka_streams"
@@ -41,11 +40,12 @@ WANTED = (
 LOCK = Path(__file__).with_name("kafka_streams.lock.toml")
 SOURCES = Path(__file__).with_name("java")
 HEAP = "-Xmx2g"
+MEMORY, ROCKSDB = "memory", "rocksdb"
 _PERSON = "person"
 _COMPILE_SECONDS = 120
 _MAGIC_BYTES = 5
 _TOPIC = {"retention.ms": "-1"}
-_JDKS = Path("/usr/lib/jvm")
+JDKS = Path("/usr/lib/jvm")
 Entry = dict[str, Any]
 
 
@@ -53,7 +53,7 @@ def find_jdk() -> Path:
     """bin/ of the newest Java with a compiler. Raises ConfigError with what to install."""
     places = [Path(home) / "bin" for home in (os.environ.get("JAVA_HOME"),) if home]
     places += [Path(found).parent for found in (shutil.which("javac"),) if found]
-    places += [path.parent for path in _JDKS.glob("*/bin/javac")]
+    places += [path.parent for path in JDKS.glob("*/bin/javac")]
     found = {place: java.major(place / "java") or 0 for place in places if (place / "javac").exists()}
     best = max(found, key=lambda place: found[place], default=None)
     if best is None or found[best] < java.LEAST_MAJOR:
@@ -62,6 +62,16 @@ def find_jdk() -> Path:
             "`apt-get install openjdk-17-jdk-headless`, or measure ours alone with --without-streams"
         )
     return best
+
+
+def client_properties(settings: Settings) -> dict[str, str]:
+    """How a Java client logs in as the administrator."""
+    module = "org.apache.kafka.common.security.scram.ScramLoginModule"
+    return {
+        "security.protocol": settings.kafka.security_protocol,
+        "sasl.mechanism": settings.kafka.sasl_mechanism,
+        "sasl.jaas.config": f'{module} required username="admin" password="{access.password(settings, "admin")}";',
+    }
 
 
 def _record(name: str, namespace: str, fields: list[tuple[str, Any]]) -> Entry:
@@ -163,13 +173,7 @@ class KafkaStreams:
         settings = self._settings
         (self._place / "schemas.json").write_text(json.dumps(self._schemas), encoding="utf-8")
         (self._place / "workload.json").write_text(json.dumps(_stated(self._workload)), encoding="utf-8")
-        module = "org.apache.kafka.common.security.scram.ScramLoginModule"
-        login = f'{module} required username="admin" password="{access.password(settings, "admin")}";'
-        lines = {
-            "security.protocol": settings.kafka.security_protocol,
-            "sasl.mechanism": settings.kafka.sasl_mechanism,
-            "sasl.jaas.config": login,
-        }
+        lines = client_properties(settings)
         secrets.write(self._place / "client.properties", "".join(f"{k}={v}\n" for k, v in lines.items()).encode())
         self._create()
 
@@ -196,8 +200,14 @@ class KafkaStreams:
 
     def fill_register(self) -> dict[str, float]:
         encode = _encoder(self._schemas["person"][_PERSON])
-        bench.produce(self._config, ((_PERSON, row[PIN].encode(), encode(row)) for row, _ in self._workload.persons()))
+        product.produce(self._config, ((_PERSON, row[PIN].encode(), encode(row)) for row, _ in self._workload.persons()))
         return {}
+
+    def fill_people(self, first: int, last: int) -> None:
+        """Those of `Workload.someone` from `first` to before `last` into the register."""
+        encode, someone = _encoder(self._schemas["person"][_PERSON]), self._workload.someone()
+        rows = map(someone, range(first, last))
+        product.produce(self._config, ((_PERSON, row[PIN].encode(), encode(row)) for row in rows))
 
     def encoder(self) -> Encode:
         encoders = {domain: _encoder(one) for domain, one in self._schemas["envelope"].items()}
@@ -238,15 +248,23 @@ class KafkaStreams:
         contestants.create_topics(self._config, self.outputs, _TOPIC)
         self._run += 1
         contestants.delete_group(self._config, self.group)  # of an earlier run on this home
-        shutil.rmtree(self._place / "state", ignore_errors=True)
+        self.forget_state()
         if at_end:
-            ends = bench.Watch(self._settings, self.group).ends(self.inputs)
+            ends = product.Watch(self._settings, self.group).ends(self.inputs)
             places = [TopicPartition(topic, lane, end) for (topic, lane), end in ends.items()]
             asked = [ConsumerGroupTopicPartitions(self.group, places)]
             admin = AdminClient(self._config)  # kept in a variable: one that is collected never answers
             admin.alter_consumer_group_offsets(asked)[self.group].result(30)
 
+    def forget_state(self) -> None:
+        """What RocksDB has on disk."""
+        shutil.rmtree(self._place / "state", ignore_errors=True)
+
     def start(self, steady: bool) -> list[Process]:
+        return self.start_with(steady, MEMORY, HEAP)
+
+    def start_with(self, steady: bool, store: str, heap: str) -> list[Process]:
+        """`store`: MEMORY or ROCKSDB, which is in the state directory until the next `reset`."""
         told = {
             "BOOTSTRAP": access.bootstrap(self._settings),
             "CLIENT": str(self._place / "client.properties"),
@@ -256,8 +274,9 @@ class KafkaStreams:
             "GROUP": self.group,
             "THREADS": str(self._threads),
             "MODE": "steady" if steady else "drain",
+            "STORE": store,
         }
-        options = [HEAP, "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-Dfile.encoding=UTF-8"]
+        options = [heap, "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-Dfile.encoding=UTF-8"]
         command = [str(find_jdk() / "java"), *options, "-cp", self._classpath(), "peers.Main"]
         with self._log.open("wb") as log:
             return [subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **told})]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import io
 import json
 import time
 from collections.abc import Iterator
@@ -19,14 +18,14 @@ from bus import access, platform
 from bus.avro import catalogue, dataset, derive, frame
 from bus.avro.catalogue import Catalogue
 from bus.avro.dataset import Dataset
-from bus.bench import contestants
+from bus.bench import contestants, decoding, product
 from bus.bench.contestants import LANES, Decode, Encode, Process
+from bus.bench.events import Encoder
 from bus.bench.reference import Side, Values
 from bus.bench.workload import BASE_MS, MATCHED, PIN, Agreement, Event, Workload
 from bus.config import Settings
 from bus.core import topics
-from bus.engine import bench, lanes
-from bus.engine.bench_events import Encoder
+from bus.engine import lanes
 from bus.engine.member import GROUP
 from bus.platform import cluster, declared
 from bus.platform.declaration import Files
@@ -40,19 +39,24 @@ _DATE = {"type": "int", "logicalType": "date"}
 
 def write_files(workload: Workload, schemas: Path, agreements: Path) -> None:
     """The workload as a user of the bus would state it: row schemas and agreements."""
-    domain, table = workload.register
-    person = {"people": [{"role": "person", "pin": PIN, "match": {}}], "register": True}
-    _write_schema(schemas, domain, table, workload.register_columns(), person)
+    write_register(workload, schemas)
     subject = {"people": [{"role": "subject", "pin": PIN, "match": {f: f for f in MATCHED}}]}
     for name in workload.domains:
-        _write_schema(schemas, name, workload.table, workload.columns(name), subject)
+        write_schema(schemas, name, workload.table, workload.columns(name), subject)
     agreements.mkdir(parents=True, exist_ok=True)
     for one in workload.agreements:
         document = json.dumps(_agreement_file(workload, one), ensure_ascii=False, indent=1)  # which is YAML, too
         (agreements / f"{one.name}.yaml").write_text(document, encoding="utf-8")
 
 
-def _write_schema(root: Path, domain: str, table: str, columns: list[tuple[str, Any]], about: dict[str, Any]) -> None:
+def write_register(workload: Workload, schemas: Path) -> None:
+    domain, table = workload.register
+    person = {"people": [{"role": "person", "pin": PIN, "match": {}}], "register": True}
+    write_schema(schemas, domain, table, workload.register_columns(), person)
+
+
+def write_schema(root: Path, domain: str, table: str, columns: list[tuple[str, Any]], about: dict[str, Any]) -> None:
+    """A row schema; `about` are the annotations beside the columns, a `primary_key` other than the PIN among them."""
     fields = [_field(name, avro_type) for name, avro_type in columns]
     row = {"type": "record", "name": table, "namespace": f"bench.{domain}", "primary_key": [PIN], **about, "fields": fields}
     path = root / domain / f"{table}.avsc"
@@ -71,15 +75,27 @@ def _agreement_file(workload: Workload, one: Agreement) -> dict[str, Any]:
     where = {column: list(values) for column, values in one.where.items() if column != "status"}
     fields: list[Any] = [{f: "pseudonym"} if f == PIN and one.pseudonymise else f for f in one.fields]
     verdicts = {"verdicts": list(one.where["status"])} if "status" in one.where else {}
-    grant = {**({"where": where} if where else {}), **verdicts, "share_verdict": True, "fields": fields}
     agency, _, name = _agreement_id(one).partition(".")
+    return agreement_file(agency, name, [f"{d}.{workload.table}" for d in one.domains], where, fields, verdicts)
+
+
+def agreement_file(
+    agency: str,
+    name: str,
+    datasets: list[str],
+    where: dict[str, list[str]],
+    fields: list[Any],
+    verdicts: dict[str, list[str]] | None = None,
+) -> dict[str, Any]:
+    """An agreement with the same grant on each dataset."""
+    grant = {**({"where": where} if where else {}), **(verdicts or {}), "share_verdict": True, "fields": fields}
     return {
         "agency": agency,
         "name": name,
         "purpose": "Measurement",
         "legal_basis": "Made-up people",
         "valid_from": "2025-01-01T00:00:00+07:00",
-        "datasets": [{"dataset": f"{domain}.{workload.table}", **grant} for domain in one.domains],
+        "datasets": [{"dataset": one, **grant} for one in datasets],
     }
 
 
@@ -148,18 +164,18 @@ class Ours:
             cluster.create_topics(client, wanted, self._settings.kafka.replication)
 
     def fill_register(self) -> dict[str, float]:
-        filling = bench.Filling(self._settings, self._datasets, self._workload.people)
+        filling = product.Filling(self._settings, self._datasets, self._workload.people)
         filling.produce(self.persons(registry.read(self._config)))
         filling.streams(self._register)
         began = time.monotonic()
         log = self._log("register")
         seen = log.stat().st_size if log.exists() else 0
-        register = bench.start(self._settings, "register")
+        register = product.start(self._settings, "register")
         try:
-            bench.wait_for("the replica", lambda: "register_ready" in log.read_text(encoding="utf-8")[seen:], [register])
+            product.wait_for("the replica", lambda: "register_ready" in log.read_text(encoding="utf-8")[seen:], [register])
             return {"first_restore_s": round(time.monotonic() - began, 2)}
         finally:
-            bench.stop(register)
+            product.stop(register)
 
     def persons(self, found: Catalogue) -> Iterator[tuple[str, bytes, bytes]]:
         """(topic, key, value) of the register's change events."""
@@ -188,13 +204,11 @@ class Ours:
         return self.decoding(registry.read(self._config))
 
     def decoding(self, found: Catalogue) -> Decode:
-        schemas = {i: fastavro.parse_schema(_bare(json.loads(found.schema(i)))) for i in found.ids().values()}
+        schemas = {i: fastavro.parse_schema(decoding.bare(json.loads(found.schema(i)))) for i in found.ids().values()}
         deliveries = frozenset(self._deliveries)
 
         def decode(topic: str, value: bytes) -> tuple[int, str | None, Values, int | None]:
-            body = io.BytesIO(value)
-            body.seek(frame.HEADER_BYTES)
-            one: Any = fastavro.schemaless_reader(body, schemas[frame.schema_id(value)])
+            one: Any = decoding.read(schemas[frame.schema_id(value)], value)
             if topic in deliveries:
                 shown = one["verdict"]
                 return one["ts_ms"], shown, (one["op"], one["ts_ms"], shown, _tuple(one["data"])), one["seq"]
@@ -214,14 +228,14 @@ class Ours:
         self._create_topics()
         taken_in = [self._register.topic, *(self.inputs if at_end else ())]
         states: dict[int, dict[str, int]] = {}
-        for (topic, lane), end in bench.Watch(self._settings).ends(taken_in).items():
+        for (topic, lane), end in product.Watch(self._settings).ends(taken_in).items():
             states.setdefault(lane, {})[topic] = end
         _lane_records(self._config, states)
 
     def start(self, steady: bool) -> list[Process]:  # noqa: ARG002 the same settings for both
         self._seen = self._log("register").stat().st_size
         names = ["register", *(f"engine-{n}" for n in range(self._workers))]
-        return [bench.start(self._settings, name) for name in names]
+        return [product.start(self._settings, name) for name in names]
 
     def restore_seconds(self) -> float | None:
         lines = self._log("register").read_text(encoding="utf-8").encode()[self._seen :].decode().splitlines()
@@ -249,10 +263,3 @@ def _encoder(found: Catalogue, one: Dataset) -> Encoder:
 
 def _tuple(record: dict[str, Any] | None) -> Values | None:
     return None if record is None else tuple(record.values())
-
-
-def _bare(schema: Any) -> Any:
-    """Without logical types: days stay whole numbers."""
-    if isinstance(schema, list):
-        return [_bare(s) for s in schema]
-    return {k: _bare(v) for k, v in schema.items() if k != "logicalType"} if isinstance(schema, dict) else schema

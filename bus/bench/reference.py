@@ -100,7 +100,7 @@ def outputs(workload: Workload, side: Side, people: Population, events: Iterable
     subscribed = {d: [a for a in workload.agreements if d in a.domains] for d in workload.domains}
     for event in events:
         row = event.row
-        status, mismatched, offset, person = _verify(row, people)
+        status, mismatched, offset, person = verify(row, people)
         images = tuple(None if image is None else tuple(image.values()) for image in (event.before, event.after))
         verified = (event.op, event.ts_ms, *images, status, mismatched, offset, person)
         yield side.verified(event.domain), side.key(row[PIN]), status, verified
@@ -109,7 +109,8 @@ def outputs(workload: Workload, side: Side, people: Population, events: Iterable
                 yield from _delivery(side, agreement, event, status)
 
 
-def _verify(row: Row, people: Population) -> tuple[str, Values, int | None, Values | None]:
+def verify(row: Row, people: Population) -> tuple[str, Values, int | None, Values | None]:
+    """(status, fields that differ, the register's offset, its row)."""
     if row[PIN] not in people:
         return "NOT_FOUND", (), None, None
     offset, person = people[row[PIN]]

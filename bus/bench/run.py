@@ -47,7 +47,7 @@ def measure(order: Order) -> list[Figures]:
     """A row for each run, in order. Raises ConfigError for what the caller can mend, RuntimeError when an engine fails."""
     if order.streams:
         kafka_streams.find_jdk()  # before anything is started
-    with _broker(order) as settings:
+    with own_home(order.load, order.home) as settings:
         for name in order.names:
             filling.contestant(name, settings, order.load).declare()
         rows = _drains(settings, order) if order.rounds else []
@@ -55,9 +55,9 @@ def measure(order: Order) -> list[Figures]:
 
 
 @contextmanager
-def _broker(order: Order) -> Iterator[Settings]:
+def own_home(load: Load, kept: Path | None) -> Iterator[Settings]:
     """A private home with a broker; removed afterwards unless it was asked for."""
-    home = (order.home or Path(tempfile.mkdtemp(prefix="bus-bench-"))).absolute()
+    home = (kept or Path(tempfile.mkdtemp(prefix="bus-bench-"))).absolute()
     place = home / "bench"
     if home.exists() and any(home.iterdir()) and not place.exists():
         raise ConfigError(f"{home} is not a bench's home and not empty: choose another --home")
@@ -67,7 +67,7 @@ def _broker(order: Order) -> Iterator[Settings]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ConfigError(f"another bench runs on {home}: wait for it, or choose another --home") from None
-        ours.write_files(Workload(order.load.people, order.load.seed), place / "schemas", place / "agreements")
+        ours.write_files(Workload(load.people, load.seed), place / "schemas", place / "agreements")
         stated = {
             "kafka": {"lanes": contestants.LANES},
             "schemas": str(place / "schemas"),
@@ -81,7 +81,7 @@ def _broker(order: Order) -> Iterator[Settings]:
             yield settings
         finally:
             platform.stop(settings)
-            if order.home is None:
+            if kept is None:
                 shutil.rmtree(home, ignore_errors=True)
 
 

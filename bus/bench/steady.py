@@ -19,10 +19,10 @@ from bus.avro import varint
 from bus.bench import contestants, drain, filling
 from bus.bench.contestants import Contestant
 from bus.bench.filling import Load
+from bus.bench.product import Watch
 from bus.bench.reference import Counts
 from bus.bench.workload import Event, Workload
 from bus.config import Settings
-from bus.engine.bench import Watch
 
 WARM_UP_SECONDS = 10.0
 FIRST_SECONDS = 120.0

@@ -8,6 +8,8 @@ from typing import Any
 from bus.bench import kafka_streams, ours
 from bus.bench.run import OK, Figures
 
+Column = list[Figures]
+"""The rows of one engine in one mode, one a round."""
 SHOWN = {
     "drain": {
         "events/s": "events_per_second",
@@ -15,6 +17,7 @@ SHOWN = {
         "CPU s per million events": "cpu_seconds_per_million",
         "broker's CPU s per million events": "broker_cpu_seconds_per_million",
         "peak RSS, MB": "peak_rss_mb",
+        "highest peak RSS of one process, MB": "highest_process_rss_mb",
         "start to first progress, s": "start_seconds",
         "restore of the register, s": "restore_seconds",
         "CPU used by others, %": "other_cpu_percent",
@@ -41,7 +44,7 @@ def table(rows: list[Figures]) -> str:
         there, here = (_of(rows, mode, name) for name in (kafka_streams.NAME, ours.NAME))
         if not here:
             continue
-        lines += [_line(title, there, here, figure) for title, figure in figures.items()]
+        lines += [compared(title, there, here, figure) for title, figure in figures.items()]
         lines.append(f"| check, {mode} | {_check(there)} | {_check(here)} | |")
     return "\n".join([*lines, "", *NOTES])
 
@@ -54,7 +57,8 @@ def _of(rows: list[Figures], mode: str, engine: str) -> list[Figures]:
     return [row for row in rows if row["mode"] == mode and row["engine"] == engine]
 
 
-def _line(title: str, there: list[Figures], here: list[Figures], figure: str) -> str:
+def compared(title: str, there: Column, here: Column, figure: str) -> str:
+    """One figure as a line of the table: theirs, ours, ours divided by theirs."""
     left, right = _median(there, figure), _median(here, figure)
     ratio = f"{right / left:.2f}" if left and right is not None else ""
     return f"| {title} | {_cell(there, figure)} | {_cell(here, figure)} | {ratio} |"

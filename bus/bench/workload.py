@@ -23,6 +23,7 @@ MATCHED = ("full_name", "birth_date", "sex")
 """Fields that are compared with the register, in order."""
 IDENTITY = ((PIN, "string"), ("full_name", "string"), ("birth_date", "int"), ("sex", "string"), (PROVINCE, "string"))
 """What every row begins with. A birth date is in days since 1970-01-01."""
+_NAMES = tuple(column for column, _ in IDENTITY)
 _UNKNOWN, _WRONG, _OTHERWISE = 0.02, 0.05, 0.15
 _CREATE, _UPDATE = 0.6, 0.9
 _RESTATED = 100
@@ -75,6 +76,8 @@ SEX_IN_WORDS = {"M": "Nam", "F": "Nữ"}
 
 Row = dict[str, Any]
 Make = Callable[[random.Random], Any]
+Identity = tuple[str, str, int, str, str]
+"""PIN, name, birth date, sex and province."""
 
 
 class Event(NamedTuple):
@@ -128,31 +131,51 @@ class Workload:
     def register_columns(self) -> list[tuple[str, Any]]:
         return [*IDENTITY, *((f["name"], _type(f)) for f in self._spec["register"]["fields"])]
 
-    def identities(self) -> Iterator[tuple[str, str, int, str, str]]:
+    def identities(self) -> Iterator[Identity]:
         """Everybody's PIN, name, birth date, sex and province."""
         rng = random.Random(self.seed)
         for number in range(self.people):
             sex, province = rng.choice("MF"), rng.choice(self._provinces)
             pin = f"0{province}{rng.randrange(4)}{rng.randrange(10):d}{number:07d}"
-            yield pin, _name(rng, sex), rng.randrange(-10_000, 19_000), sex, province
+            yield pin, full_name(rng, sex), rng.randrange(-10_000, 19_000), sex, province
+
+    def someone(self) -> Callable[[int], Row]:
+        """number -> the register's row of that person of a population of any size, made of the number alone."""
+        rng = random.Random()
+        extra = _maker(self._spec["register"]["fields"])
+
+        def row(number: int) -> Row:
+            rng.seed(self.seed << 40 | number)
+            sex = rng.choice("MF")
+            known = self.pin(number), full_name(rng, sex), rng.randrange(-10_000, 19_000), sex, self._province(number)
+            return dict(zip(_NAMES, known, strict=True)) | extra(rng)
+
+        return row
+
+    def pin(self, number: int) -> str:
+        """The PIN of one of `someone`'s people: 12 digits, another one for each number below 10 million."""
+        return f"0{self._province(number)}{number % 4}{number // 4 % 10}{number:07d}"
+
+    def _province(self, number: int) -> str:
+        return self._provinces[number % len(self._provinces)]
 
     def persons(self) -> Iterator[tuple[Row, bool]]:
         """(row, whether it restates a person who is there already), in the order in which they go into the register."""
         rng = random.Random(self.seed + 1)
         extra = _maker(self._spec["register"]["fields"])
-        names = [column for column, _ in IDENTITY]
         for number, identity in enumerate(self.identities()):
-            row = dict(zip(names, identity, strict=True))
+            row = dict(zip(_NAMES, identity, strict=True))
             if number % _RESTATED == 0:
                 yield row | {"full_name": f"Cũ {row['full_name']}"} | extra(rng), False
             yield row | extra(rng), number % _RESTATED == 0
 
-    def events(self, domain: str, count: int) -> Iterator[Event]:
+    def events(self, domain: str, count: int, known: Callable[[int], Identity] | None = None) -> Iterator[Event]:
+        """`known`: another population than that of `identities`, by number."""
         rng = random.Random(f"{self.seed}/{domain}")
-        known = list(self.identities())
+        known = known or list(self.identities()).__getitem__
         extra, place = _maker(self._spec["domains"][domain]), self.domains.index(domain)
         for index in range(count):
-            row = _row(rng, *known[rng.randrange(self.people)]) | extra(rng)
+            row = _row(rng, *known(rng.randrange(self.people))) | extra(rng)
             luck = rng.random()
             op = "c" if luck < _CREATE else "u" if luck < _UPDATE else "d"
             before = None if op == "c" else row if op == "d" else row | extra(rng) | _in_other_words(row)
@@ -168,7 +191,7 @@ def _row(rng: random.Random, pin: str, name: str, birth: int, sex: str, province
     elif luck < _WRONG:
         wrong = rng.randrange(4)
         if wrong in (0, 3):
-            name = _name(rng, sex)[:-1] + "x"
+            name = full_name(rng, sex)[:-1] + "x"
         if wrong in (1, 3):
             birth += rng.randrange(1, 400)
         if wrong == 2:
@@ -184,7 +207,7 @@ def _in_other_words(row: Row) -> Row:
     return {"full_name": name.title() if name.isupper() else name.upper(), "sex": SEX_IN_WORDS[row["sex"]]}
 
 
-def _name(rng: random.Random, sex: str) -> str:
+def full_name(rng: random.Random, sex: str) -> str:
     return f"{rng.choice(FAMILIES)} {rng.choice(MIDDLES[sex])} {rng.choice(GIVEN[sex])}"
 
 

@@ -44,7 +44,7 @@ app.command()(tail.tail)
 app.command()(verify_feed.verify_feed)
 app.command()(replay.replay)
 app.command()(simulate.simulate)
-app.command()(bench.bench)
+app.add_typer(bench.app, name="bench")
 app.add_typer(agreement.app, name="agreement", help="Change what is shared while the bus runs.")
 app.add_typer(run.app, name="run", help="Run one process of the bus in the foreground; `bus up` runs them all.")
 

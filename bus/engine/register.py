@@ -92,7 +92,7 @@ class Follower:
         config = access.confluent(settings, PROCESS)
         schema_id = registry.read(config).id_for(catalogue.value_subject(register.topic), derive.change(register))
         admin = AdminClient(config)
-        identity, lanes = _identity(admin, register, schema_id)
+        identity, lanes = identity_of(admin, register, schema_id)
         writer = ReplicaWriter(settings.home, identity)
         reader = client.READER | {
             "group.id": PROCESS,
@@ -231,7 +231,7 @@ def _is_read(value: bytes | None, table: str) -> bool:
         return False
 
 
-def _identity(admin: AdminClient, register: Dataset, schema_id: int) -> tuple[bytes, int]:
+def identity_of(admin: AdminClient, register: Dataset, schema_id: int) -> tuple[bytes, int]:
     """What the replica is made of, and the number of lanes. Raises HumanNeeded when the topic does not exist."""
     try:
         cluster = admin.list_topics(register.topic, QUERY_SECONDS).cluster_id

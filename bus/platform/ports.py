@@ -29,7 +29,7 @@ def ensure(settings: Settings, rng: random.Random | None = None) -> Ports:
     """The ports of this home; chosen and written at the first call. Raises ConfigError when the file is damaged."""
     path = settings.home / "run" / ENDPOINTS
     if not path.exists():
-        chosen = _choose(3, rng or random.Random())
+        chosen = choose(3, rng or random.Random())
         path.parent.mkdir(parents=True, exist_ok=True)
         document = {"kafka": f"{HOST}:{chosen[0]}", "controller": chosen[1], "postgres": chosen[2]}
         part = path.with_suffix(".part")
@@ -53,7 +53,8 @@ def read(settings: Settings) -> Ports | None:
         raise ConfigError(f"{path} is damaged: delete it, and the next `bus up` chooses new ports") from None
 
 
-def _choose(count: int, rng: random.Random) -> list[int]:
+def choose(count: int, rng: random.Random) -> list[int]:
+    """Free ports. Raises ConfigError when there are too few."""
     chosen: list[int] = []
     for _ in range(_TRIES):
         port = rng.randint(_LOWEST, _HIGHEST)

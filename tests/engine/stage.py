@@ -17,9 +17,10 @@ from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException
 from bus import access, config
 from bus.avro import dataset, frame
 from bus.avro.dataset import Dataset
+from bus.bench import product
 from bus.config import Settings
 from bus.core import topics
-from bus.engine import agreements, bench, deadletter
+from bus.engine import agreements, deadletter
 from bus.engine.worker import STUCK_STATUS
 from bus.ledger import reading
 from bus.ledger.account import DatasetInput, settle
@@ -39,7 +40,7 @@ def digest(listed: dict[str, Any]) -> str:
 class Tape:
     """All that a reader of committed records has seen of these topics. Moves forward only."""
 
-    def __init__(self, config: dict[str, Any], watch: bench.Watch, names: list[str]) -> None:
+    def __init__(self, config: dict[str, Any], watch: product.Watch, names: list[str]) -> None:
         self._watch, self._names = watch, names
         self._next: dict[tuple[str, int], int] = {}
         self.lanes: dict[str, dict[int, list[Any]]] = defaultdict(lambda: defaultdict(list))
@@ -80,8 +81,8 @@ class Stage:
         self.register = dataset.register_of(self.datasets)
         self.agreements = agreements.load(settings, self.datasets)
         self.config = access.confluent(settings, "admin") | {"log_level": 0}
-        self.filling = bench.Filling(settings, self.datasets, PEOPLE)
-        self.watch = bench.Watch(settings)
+        self.filling = product.Filling(settings, self.datasets, PEOPLE)
+        self.watch = product.Watch(settings)
         self._catalogue = registry.read(self.config)
         self.decoder = Decoder(self._catalogue)
         self.running: dict[str, subprocess.Popen[bytes]] = {}
@@ -117,7 +118,7 @@ class Stage:
     def start(self, process: str, home: Settings | None = None) -> None:
         """`home`: another home on this broker (`behind`)."""
         self._homes[process] = home or self.settings
-        self.running[process] = bench.start(self._homes[process], process)
+        self.running[process] = product.start(self._homes[process], process)
 
     def behind(self, port: int, home: Path) -> Settings:
         """A home that shares everything with ours, but reaches the broker through this port."""

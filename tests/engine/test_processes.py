@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bus.engine import bench
+from bus.bench import product
 from bus.engine.client import place
 from bus.engine.meter import source_ts_ms
 from bus.platform import broker
@@ -32,7 +32,7 @@ def home(stage: Stage, tmp_path: Path) -> Path:
 
 def run_to_the_end(stage: Stage, home: Path, process: str, text: str) -> tuple[int, list[dict[str, str]]]:
     (home / "settings.yaml").write_text(text)
-    child = bench.start(dataclasses.replace(stage.settings, home=home), process)
+    child = product.start(dataclasses.replace(stage.settings, home=home), process)
     code = child.wait(60)
     lines = (home / "log" / f"{process}.log").read_text(encoding="utf-8").splitlines()
     assert all(line.startswith("{") for line in lines), "a traceback is no message"
@@ -56,7 +56,7 @@ def test_a_worker_waits_for_the_register_no_longer_than_it_may(stage: Stage, hom
 
 
 def test_a_second_register_process_on_a_home_says_so(stage: Stage) -> None:
-    child = bench.start(stage.settings, "register")
+    child = product.start(stage.settings, "register")
     assert child.wait(60) == 1
     assert (
         "another register process" in [line for line in stage.log("register") if line["event"] == "process_failed"][-1]["reason"]

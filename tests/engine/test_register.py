@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from bus.bench.events import person
 from bus.core import topics
 from bus.core.identity import person_key
-from bus.engine.bench_events import person
 from bus.engine.register import Follower
 from bus.engine.replica import ReplicaReader
 from tests.engine.stage import PEOPLE, Stage

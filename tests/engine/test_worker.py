@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
-from bus.engine import bench, lanes
+from bus.bench import product
+from bus.engine import lanes
 from bus.engine.client import Stop
 from bus.engine.transaction import Transactions
 from bus.engine.worker import Worker
@@ -105,7 +106,7 @@ def test_a_broker_that_is_killed_under_load_costs_time_and_nothing_else(stage: S
 def test_of_two_workers_with_one_index_one_gives_up_and_says_why(stage: Stage) -> None:
     stage.start("engine-0")
     stage.until("lanes", lambda: owns(stage, "engine-0", 4))
-    rival = bench.start(stage.settings, "engine-0")
+    rival = product.start(stage.settings, "engine-0")
     first = stage.running.pop("engine-0")
     stage.feed(1_000)
     stage.until("one to give up", lambda: first.poll() is not None or rival.poll() is not None)
