@@ -53,7 +53,9 @@ def confluent(settings: Settings, principal: str) -> dict[str, Any]:
 class Connections:
     """Takes what a librdkafka client would print.
 
-    `lost` is what it said of the last connection that it lost, `refused` of the last partition it may not write to ("": none).
+    `lost` is what it said of the last connection that it lost, `refused` of the last partition that it may not write to, if there
+    was one.
+
     While another connection stands, librdkafka 2.16 tells of these nowhere else. It is called by the client's next poll. One
     that is not made yet carries no request; nor does one that the broker closes because it is idle, which is not told of here.
     """
