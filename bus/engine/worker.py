@@ -219,7 +219,7 @@ class Worker:
             self._log.info("past_caught_up", agreement=agreement, lane=lane)
 
     def _fill(self, batch: Batch, first: list[Any], began: float, pause: float) -> bool:
-        """Take records in until the input is drained, the batch is full, or other agreements wait. False: a rebalance ended the transaction."""
+        """Take records in until there are no more, the batch is full, or other agreements wait. False: a rebalance ended it."""
         most, member = self._settings.engine.batch_events, self._member
         chunk = first
         try:
