@@ -170,7 +170,8 @@ class Stage:
             one = self.sources[number % len(self.sources)]
             key, value = self._made[one.name][self._numbers[one.name] % 300]
             self._numbers[one.name] += 1
-            records.append((one.topic, key, value[:5] + self._numbers[one.name].to_bytes(16, "big") + value[21:]))
+            event_id = (number % len(self.sources) << 64 | self._numbers[one.name]).to_bytes(16, "big")
+            records.append((one.topic, key, value[:5] + event_id + value[21:]))
         self.filling.produce(records)
 
     def drained(self) -> bool:
