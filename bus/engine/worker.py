@@ -145,9 +145,8 @@ class Worker:
                 made = Transactions(self._config, self._name, self._stop, self._calls)
                 self._meter.goes_on(Cause.PRODUCER)
                 return made
-            except Indefinite as error:
+            except Indefinite:
                 self._meter.waits(Cause.PRODUCER)
-                self._log.warning("producer_awaited", reason=str(error))
                 if self._stop.asked:
                     raise Stopped from None
                 time.sleep(RETRY_SECONDS)
@@ -220,7 +219,7 @@ class Worker:
             self._log.info("past_caught_up", agreement=agreement, lane=lane)
 
     def _fill(self, batch: Batch, first: list[Any], began: float, pause: float) -> bool:
-        """Take records in until there are none, the batch is full, or other agreements wait. False: a rebalance ended it all."""
+        """Take records in until there are no more, the batch is full, or other agreements wait. False: a rebalance ended it."""
         most, member = self._settings.engine.batch_events, self._member
         chunk = first
         try:

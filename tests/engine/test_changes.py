@@ -308,14 +308,14 @@ def test_a_worker_that_has_not_heard_of_a_lanes_agreements_does_nothing_in_it_be
     stage: Stage, files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another worker has worked the lane under newer ones, which may have taken away what this one would still deliver."""
-    honest, held = Reading.newest, threading.Event()
-    held.set()
-    monkeypatch.setattr(Reading, "newest", lambda reading, end: next(reading.older()) if held.is_set() else honest(reading, end))
     stage.start("engine-0")
     (files / "education.pupils.yaml").unlink()
     stage.apply(files)
     until_in_force(stage, digest_of(stage))
     stage.stop("engine-0")
+    honest, held = Reading.newest, threading.Event()
+    held.set()
+    monkeypatch.setattr(Reading, "newest", lambda reading, end: next(reading.older()) if held.is_set() else honest(reading, end))
     stop = Stop()
     worker = Worker(stage.settings, 0, stop)
     thread = threading.Thread(target=worker.work)
