@@ -145,8 +145,9 @@ class Worker:
                 made = Transactions(self._config, self._name, self._stop, self._calls)
                 self._meter.goes_on(Cause.PRODUCER)
                 return made
-            except Indefinite:
+            except Indefinite as error:
                 self._meter.waits(Cause.PRODUCER)
+                self._log.warning("producer_awaited", reason=str(error))
                 if self._stop.asked:
                     raise Stopped from None
                 time.sleep(RETRY_SECONDS)
