@@ -35,7 +35,7 @@ _KINDS = ("null", "boolean", "int", "long", "fixed", "bytes", "string", "enum", 
 _SIZES = {"float": 4, "double": 8}
 _MOST_SYMBOLS = 64
 _MOST_ROLES, _MOST_CHECKS = 16, 31
-_WORTH_AN_INDEX = 8
+WORTH_AN_INDEX = 8
 """Fewer filters than this on one column are tried one by one: that costs less than looking the value up."""
 _OF_ROW, _MASKED, _OF_REGISTER = range(3)
 
@@ -89,7 +89,7 @@ def compile_native(made: Generator) -> Callable[..., Any] | None:
             _row_key(made.secret, made.dataset.name),
             roles,
             tuple(_subscription(made, s, columns) for s in made.subscriptions),
-            *_indexes(made, columns),
+            *indexes(made, columns),
         )
     ).handle
     return handle
@@ -190,7 +190,7 @@ def _check(column: int, theirs: int, check: Check) -> tuple[Any, ...]:
     return (column, check.lead, theirs, check.lead_theirs, how, paired, check.differs, check.form)
 
 
-def _indexes(made: Generator, columns: list[str]) -> tuple[bytes, tuple[tuple[int, dict[bytes, bytes]], ...]]:
+def indexes(made: Generator, columns: list[str]) -> tuple[bytes, tuple[tuple[int, dict[bytes, bytes]], ...]]:
     """Numbers of the subscriptions to try for every event; and for each column that enough filters name: value -> numbers.
 
     A subscription is filed under the condition with the fewest values: unless one of them is there, its filter cannot hold.
@@ -203,10 +203,10 @@ def _indexes(made: Generator, columns: list[str]) -> tuple[bytes, tuple[tuple[in
             filed.setdefault(column, {})[j] = tuple(allowed)
         else:
             always.append(j)
-    always += [j for listed in filed.values() if len(listed) < _WORTH_AN_INDEX for j in listed]
+    always += [j for listed in filed.values() if len(listed) < WORTH_AN_INDEX for j in listed]
     found = []
     for column, listed in filed.items():
-        if len(listed) < _WORTH_AN_INDEX:
+        if len(listed) < WORTH_AN_INDEX:
             continue
         of_value: dict[bytes, list[int]] = {}
         for j, values in listed.items():

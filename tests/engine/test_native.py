@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import shutil
+import struct
 import sysconfig
+from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bus.core.agreement import Grant, GrantedField
+from bus.core.agreement import Grant, GrantedField, Mask
 from bus.engine import native
 from bus.engine.plan import Record, Secrets, compile_plan
 from tests.engine.test_plan_semantics import MEMBER, PEOPLE, REGISTER, ROW, agreement, dataset, handle
@@ -57,3 +60,66 @@ def test_a_damaged_record_of_the_register_is_refused_or_read_within_its_bounds(d
         assert out == []
     else:
         assert [r[2] for r in out] == [key, key]
+
+
+MANY = 130
+"""Enough for an index on each column, and for more than two words of a set."""
+PROVINCES = [f"{n:02}" for n in range(40)]
+
+
+def _many() -> Stage:
+    """Agreements that ask for one province, several, a name, both, a verdict, or nothing at all."""
+    made = []
+    for n in range(MANY):
+        where: tuple[tuple[str, tuple[str, ...]], ...] = (("province", (PROVINCES[n % 40],)),)
+        if n % 7 == 0:
+            where = (("province", tuple(PROVINCES[n % 40 :])),)
+        elif n % 7 == 1:
+            where = (("name", (f"N{n % 5}",)), ("province", tuple(PROVINCES[:20])))
+        elif n % 13 == 0:
+            where = ()
+        fields = (GrantedField("pin", Mask.PSEUDONYM if n % 2 else Mask.PLAIN), GrantedField("salary"))
+        verdicts = ("MATCH",) if n % 5 == 0 else ()
+        made.append(agreement(Grant(MEMBER.name, fields, where, verdicts, n % 3 == 0), f"agency-{n}.data"))
+    return Stage(MEMBER, REGISTER, tuple(made), PEOPLE)
+
+
+CROWD = _many()
+ROWS = st.builds(
+    lambda province, name, salary: ROW | {"province": province, "name": name, "salary": salary},
+    st.sampled_from([*PROVINCES, "99"]),
+    st.sampled_from(["N0", "N1", "N4", ROW["name"]]),
+    st.integers(0, 2),
+)
+
+
+@given(st.lists(st.tuples(st.sampled_from("cud"), ROWS, ROWS), min_size=1, max_size=4), st.data())
+def test_an_index_of_filters_decides_as_trying_each_does(events: list[tuple[str, Any, Any]], data: st.DataObject) -> None:
+    """`CROWD` compares the kernel with the Python, which tries each. Whether the same tuple says what is in force, another or a
+    list, none of it is remembered wrongly."""
+    late = data.draw(st.sets(st.integers(0, MANY - 1), max_size=3))
+    masks: list[Any] = [(True,) * MANY, tuple(n not in late for n in range(MANY)), [n not in late for n in range(MANY)]]
+    tallies: dict[bytes, int] = {}
+    expected = Counter[tuple[str, str]]()
+    for op, before, after in events:
+        value, key = CROWD.change(op, None if op == "c" else before, None if op == "d" else after)
+        force = data.draw(st.sampled_from(masks))
+        tally = CROWD.plan.handle(value, key, CROWD.replica.get, CROWD.seqs, force, [])
+        tallies[tally] = tallies.get(tally, 0) + 1
+        expected.update(CROWD.plan.outcomes(tally))
+    verdicts, outcomes = CROWD.plan.sums(tallies)
+    assert outcomes == expected, "the sums are those of each event's own outcomes"
+    assert verdicts.total() == len(events)
+
+
+def test_an_agreement_is_tried_only_for_the_values_it_asks_for() -> None:
+    """Where many filters name a column; a few are tried each time, for that is cheaper than looking the value up."""
+
+    def subscriptions(*filters: dict[str, set[bytes]]) -> Any:
+        made = [SimpleNamespace(projection=SimpleNamespace(conditions=tuple(one.items()))) for one in filters]
+        return SimpleNamespace(subscriptions=made)
+
+    many: list[dict[str, set[bytes]]] = [{"a": {b"%d" % n}, "b": {b"x", b"y"}} for n in range(native.WORTH_AN_INDEX)]
+    always, found = native.indexes(subscriptions({}, *many, {"b": {b"x"}}), ["a", "b"])
+    assert struct.unpack("=2i", always) == (0, len(many) + 1), "the one without a filter, and the only one on b"
+    assert found == ((0, {b"%d" % n: struct.pack("=i", n + 1) for n in range(len(many))}),)
