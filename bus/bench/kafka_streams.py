@@ -263,8 +263,9 @@ class KafkaStreams:
     def start(self, steady: bool) -> list[Process]:
         return self.start_with(steady, MEMORY, HEAP)
 
-    def start_with(self, steady: bool, store: str, heap: str) -> list[Process]:
-        """`store`: MEMORY or ROCKSDB, which is in the state directory until the next `reset`."""
+    def start_with(self, steady: bool, store: str, heap: str, instance: str | None = None) -> list[Process]:
+        """`store`: MEMORY or ROCKSDB, which is in the state directory until the next `reset`. `instance`: its name in the group,
+        by which it takes its own place after a restart; without one the group waits until its predecessor's session is over."""
         told = {
             "BOOTSTRAP": access.bootstrap(self._settings),
             "CLIENT": str(self._place / "client.properties"),
@@ -276,6 +277,7 @@ class KafkaStreams:
             "MODE": "steady" if steady else "drain",
             "STORE": store,
         }
+        told |= {} if instance is None else {"KS_group_instance_id": instance}
         options = [heap, "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-Dfile.encoding=UTF-8"]
         command = [str(find_jdk() / "java"), *options, "-cp", self._classpath(), "peers.Main"]
         with self._log.open("wb") as log:

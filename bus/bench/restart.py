@@ -102,10 +102,15 @@ def _streams(settings: Settings, order: Order, say: Callable[[str], None]) -> li
     one.reset(at_end=False)
     heap = f"-Xmx{_HEAP_GB + -(-order.people * _HEAP_BYTES_A_PERSON // 1_000_000_000)}g"
     way = Way(settings, one, order, say)
+
+    def started(store: str, heap: str) -> Start:
+        return lambda: one.start_with(True, store, heap, instance=kafka_streams.NAME)
+
+    on_disk = started(kafka_streams.ROCKSDB, kafka_streams.HEAP)
     rows = [
-        way.measure(f"store in memory, {heap}", lambda: one.start_with(True, kafka_streams.MEMORY, heap)),
-        way.measure("RocksDB, empty", lambda: one.start_with(True, kafka_streams.ROCKSDB, kafka_streams.HEAP), one.forget_state),
-        way.measure("RocksDB, kept", lambda: one.start_with(True, kafka_streams.ROCKSDB, kafka_streams.HEAP)),
+        way.measure(f"store in memory, {heap}", started(kafka_streams.MEMORY, heap)),
+        way.measure("RocksDB, empty", on_disk, one.forget_state),
+        way.measure("RocksDB, kept", on_disk),
     ]
     way.check(f"verified.{way.domain}")
     return rows
