@@ -18,13 +18,13 @@ class Memo(dict[K, V]):
     Keys are bytes, numbers, or tuples of either.
     """
 
-    def __init__(self, make: Callable[[K], V], entries: int = MEMO_ENTRIES) -> None:
+    def __init__(self, make: Callable[[K], V], entries: int = MEMO_ENTRIES, key_bytes: int = KEY_BYTES) -> None:
         super().__init__()
-        self._make, self._entries = make, entries
+        self._make, self._entries, self._key_bytes = make, entries, key_bytes
 
     def __missing__(self, key: K) -> V:
         value = self._make(key)
-        if _size(key) > KEY_BYTES:
+        if _size(key) > self._key_bytes:
             return value
         if len(self) >= self._entries:
             self.clear()

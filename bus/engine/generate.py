@@ -145,8 +145,8 @@ class Generator:
 
     def memo(self) -> Memo[bytes, bytes]:
         """Tally -> the array `decisions`."""
-        size = _ENTRY_BYTES + sum(len(s.agreement.id) + 4 for s in self.subscriptions)
-        return Memo(self.decisions, DECISION_BYTES // size)
+        size, tally = _ENTRY_BYTES + sum(len(s.agreement.id) + 4 for s in self.subscriptions), 1 + len(self.subscriptions)
+        return Memo(self.decisions, DECISION_BYTES // size, tally)
 
     def decisions(self, tally: bytes) -> bytes:
         """The array `decisions` of a tally."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import struct
 import sysconfig
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from bus.core.agreement import Grant, GrantedField, Mask
 from bus.engine import native
+from bus.engine.generate import Generator
 from bus.engine.plan import Record, Secrets, compile_plan
 from tests.engine.test_plan_semantics import MEMBER, PEOPLE, REGISTER, ROW, agreement, dataset, handle
 from tests.engine.worlds import AGREEMENT_SECRET, MAX_RECORD_BYTES, PERSON_SECRET, Stage
@@ -62,8 +64,8 @@ def test_a_damaged_record_of_the_register_is_refused_or_read_within_its_bounds(d
         assert [r[2] for r in out] == [key, key]
 
 
-MANY = 130
-"""Enough for an index on each column, and for more than two words of a set."""
+MANY = 300
+"""Enough for an index on each column, for several words of a set, and for a tally longer than other keys that are remembered."""
 PROVINCES = [f"{n:02}" for n in range(40)]
 
 
@@ -123,3 +125,13 @@ def test_an_agreement_is_tried_only_for_the_values_it_asks_for() -> None:
     always, found = native.indexes(subscriptions({}, *many, {"b": {b"x"}}), ["a", "b"])
     assert struct.unpack("=2i", always) == (0, len(many) + 1), "the one without a filter, and the only one on b"
     assert found == ((0, {b"%d" % n: struct.pack("=i", n + 1) for n in range(len(many))}),)
+
+
+def test_the_decisions_of_hundreds_of_agreements_are_remembered() -> None:
+    """Else each event would write all of them anew, a hundred times what the rest of it costs."""
+    made = Generator(MEMBER, REGISTER, [], 1, 2, PERSON_SECRET, MAX_RECORD_BYTES)
+    agreed: Any = SimpleNamespace(agreement=agreement(GRANT))
+    memo = dataclasses.replace(made, subscriptions=[agreed] * MANY).memo()
+    tallies = [bytes([1, *(int(n == which) for n in range(MANY))]) for which in range(MANY)]
+    assert [memo[t] for t in tallies]
+    assert len(memo) == MANY
