@@ -14,6 +14,8 @@ from bus.config import ConfigError, Settings
 
 ENDPOINTS = "endpoints.json"
 _INFO = 6
+_NOT_TRIED = "Operation not attempted"
+"""Of partitions that were asked for together with one that is refused."""
 _NOT_YET_MADE = re.compile(r"in state (?!UP\b|REAUTH\b)[A-Z_]+")
 
 
@@ -71,7 +73,7 @@ class Connections:
         """As confluent-kafka calls a logger's."""
         if kind == "FAIL" and not _NOT_YET_MADE.search(text):
             self.lost = text
-        elif kind == "ADDPARTS":
+        elif kind == "ADDPARTS" and _NOT_TRIED not in text:
             self.refused = text
 
 

@@ -39,6 +39,7 @@ _MUCH_WAL_BYTES = 1_000_000_000
 WAITS = {
     Cause.REGISTER: "the register's replica is not complete or too far behind",
     Cause.PRODUCER: "the broker gives no producer",
+    Cause.AGREEMENTS: "there are no agreements that can be used, or a lane stands under newer ones than the worker has",
     Cause.LANES: "where the lanes stand cannot be read",
     Cause.TRANSACTION: "the last transaction could not be committed",
 }

@@ -76,6 +76,6 @@ def test_a_figure_is_there_just_when_somebody_told_it(told: list[Sample]) -> Non
 
 def test_each_cause_that_a_worker_waits_for_is_told_once_and_has_words() -> None:
     found: list[Sample] = [("bus_engine_waiting", {"cause": c.value}, float(c is not Cause.LANES)) for c in Cause] * 2
-    assert waiting(found) == ["producer", "register", "transaction"]
+    assert waiting(found) == sorted(c.value for c in Cause if c is not Cause.LANES)
     assert waiting([]) == []
     assert set(checks.WAITS) == set(Cause)

@@ -29,7 +29,7 @@ markers stand in its partitions, notes when it is back that all is done and writ
 EVERY = [case for api in (*AT_START, *AT_WORK) for kind in (BEFORE, AFTER) if (case := (kind, api)) != HANGS]
 
 
-@pytest.mark.parametrize("case", cases(EVERY, [(BEFORE, Api.END_TXN)]), ids=lambda case: f"{case[0].name}-{case[1].name}")
+@pytest.mark.parametrize("case", cases(EVERY, []), ids=lambda case: f"{case[0].name}-{case[1].name}")
 def test_a_broker_that_dies_at_a_request_costs_time_and_nothing_else(
     stage: Stage, proxy: Proxy, home: Settings, case: tuple[Kind, Api]
 ) -> None:
