@@ -76,6 +76,11 @@ class Meter:
             for code in DeadCode:
                 self._child(telemetry.counter, "bus_dead_letters_total", dataset, code.value)
 
+    def agreements(self, names: Iterable[str]) -> None:
+        """Those in use from now on: zeros, as in `_begin`."""
+        for name in names:
+            self._child(telemetry.counter, "bus_engine_past_records_total", name)
+
     def aborted(self) -> None:
         self._aborted.inc()
 

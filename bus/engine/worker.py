@@ -96,6 +96,7 @@ class Worker:
         self._following = Following(self._config, grounds, self._log)
         self._backfill = Backfill(self._config, grounds, self._log)
         self._policy: Policy = self._following.first(stop, self._meter)
+        self._meter.agreements(a.id for a in self._policy.agreements)
         self._audit = AuditEncoder(self._name, self._policy.audit_schema_id)
         self._replica = ReplicaReader(settings.home)
         register = self._policy.register_topic
@@ -184,6 +185,7 @@ class Worker:
         other, self._policy = newer.digest != self._policy.digest, newer
         if other:
             self._member.adopt(tuple(a.id for a in newer.agreements))
+            self._meter.agreements(a.id for a in newer.agreements)
             self._log.info("agreements_in_force", version=newer.version, policy=newer.digest)
 
     def _outdated(self) -> bool:
