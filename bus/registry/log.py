@@ -99,8 +99,16 @@ def ensure(settings: Settings, subjects: Mapping[str, Any]) -> dict[str, int]:
         _write(producer, found, subjects)
     except KafkaException as error:
         raise RegistryError(f"cannot write {SCHEMAS!r}: {error.args[0].str()}") from error
-    back = read(config)
-    return {subject: back.id_for(subject, schema) for subject, schema in subjects.items()}
+    return _read_back(config, subjects)
+
+
+def _read_back(config: Mapping[str, Any], subjects: Mapping[str, Any]) -> dict[str, int]:
+    """The ids as everybody reads them. A commit is answered before the marker that lets its records be read is written."""
+    deadline = time.monotonic() + READ_SECONDS
+    while True:
+        back = read(config)
+        if all(_registered(back, subject, schema) for subject, schema in subjects.items()) or time.monotonic() > deadline:
+            return {subject: back.id_for(subject, schema) for subject, schema in subjects.items()}
 
 
 def _registered(found: Catalogue, subject: str, schema: Any) -> bool:
