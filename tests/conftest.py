@@ -37,6 +37,8 @@ _SERVERS = {
     "tests/engine/test_lanes": "engine",
     "tests/engine/test_feed": "engine",
     "tests/engine/test_dead_letters": "engine",
+    "tests/engine/test_failpoints": "engine",
+    "tests/chaos/test_planted": "planted bugs",
     "tests/capture": "capture",
     "tests/platform/test_servers": "home",
     "tests/processors": "home",

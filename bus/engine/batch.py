@@ -9,7 +9,8 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from bus.avro.frame import Malformed
-from bus.core import topics
+from bus.core import failpoint, topics
+from bus.core.failpoint import Point
 from bus.core.outcome import DeadCode
 from bus.engine import deadletter, lanes
 from bus.engine.audit import AuditEncoder, Change, InputSpan, LaneCount, PastSpan
@@ -121,6 +122,7 @@ class Batch:
     def _run(self, topic: str, lane: int, offset: int) -> Run:
         found = self.runs.get((topic, lane))
         if found is None:
+            failpoint.hit(Point.PRODUCING)
             seqs = self.count_on(lane)
             found = self.runs[topic, lane] = Run(self._policy.plans[topic], lane, seqs, self._force_in(lane), offset)
         elif offset != found.span.next and offset != found.span.next + MARKER:
@@ -171,6 +173,7 @@ class Batch:
         key, value = deadletter.carried(message.key(), message.value())
         self.produce(deadletter.topic(run.plan.dataset), value, key, run.lane, about)
         run.dead[code] = run.dead.get(code, 0) + 1
+        failpoint.hit(Point.AFTER_DEAD_LETTER)
 
     def produce(self, topic: str, value: bytes | None, key: bytes | None, lane: int, headers: Any = None) -> None:
         deadline = time.monotonic() + FULL_QUEUE_SECONDS
@@ -187,6 +190,7 @@ class Batch:
         """Produce audit lines and lane records; the lanes as they are once the transaction is committed."""
         after: dict[int, Lane] = {}
         for number, seqs in self._seqs.items():
+            failpoint.hit(Point.BEFORE_AUDIT)
             before = self._held[number]
             count = self._count(number)
             past, policy = self._pasts[number], self._policy
@@ -194,7 +198,9 @@ class Batch:
             given = {a.id: (old + 1, new) for a, old, new in zip(policy.agreements, before.seqs, seqs, strict=True) if new > old}
             line = audit.encode(number, self.now_ms, policy.name(self._force_in(number)), count, given)
             self.produce(topics.AUDIT, line, None, number)
+            failpoint.hit(Point.AFTER_AUDIT)
             self.produce(topics.LANES, lanes.encode(lane.state()), lanes.KEY, number)
+            failpoint.hit(Point.AFTER_LANE_RECORD)
             after[number] = lane
         return after
 

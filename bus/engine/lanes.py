@@ -18,7 +18,8 @@ from typing import Any
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # its own documented name
 
-from bus.core import topics
+from bus.core import failpoint, topics
+from bus.core.failpoint import Point
 from bus.engine import client
 from bus.engine.client import HumanNeeded
 
@@ -184,6 +185,7 @@ def recover(
     consumer = Consumer(dict(config) | client.READER | {"group.id": group, "error_cb": client.ignore})
     try:
         committed = _committed(consumer, inputs, deadline, clock)
+        failpoint.hit(Point.AFTER_GROUP_OFFSETS)
         spans = _decided(admin, consumer, sorted(inputs), deadline, clock)
         found = _tails(consumer, spans)
         lost = [lane for lane in inputs if not found[lane].inputs and any(committed.get(lane, {}).values())]

@@ -13,6 +13,8 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
+from bus.core import failpoint
+from bus.core.failpoint import Point
 from bus.core.outcome import Cause
 from bus.engine import client, lanes
 from bus.engine.batch import Batch
@@ -164,14 +166,17 @@ class Member:
         """
         consumer.assign([])
         self._given, self.disturbed, self._left = partitions, True, math.inf
+        failpoint.hit(Point.AFTER_ASSIGNED)
 
     def _on_revoke(self, consumer: Consumer, _: list[TopicPartition]) -> None:
         """Give up at once: abort what is open, forget the lanes."""
+        failpoint.hit(Point.BEFORE_REVOKE)
         self.disturbed, self._left = True, time.monotonic()
         if self.lanes:
             self._log.info("lanes_revoked", lanes=sorted(self.lanes))
         self._forget()
         self._on_leave()
+        failpoint.hit(Point.AFTER_REVOKE)
         consumer.unassign()
 
     def _forget(self) -> None:
@@ -186,6 +191,7 @@ class Member:
         inputs: dict[int, list[str]] = {}
         for place in given:
             inputs.setdefault(place.partition, []).append(place.topic)
+        failpoint.hit(Point.BEFORE_RECOVER)
         try:
             found = lanes.recover(self._config, GROUP, inputs)
         except KafkaException as error:
@@ -193,13 +199,16 @@ class Member:
             self._meter.waits(Cause.LANES)
             self._log.warning("lanes_awaited", lanes=sorted(inputs), reason=client.text(error))
             return False
+        failpoint.hit(Point.AFTER_RECOVER)
         self.consumer.poll(0)  # a rebalance that waits to be told: librdkafka may never join again if we assign before it is
         if self._given is not given:
             return False
+        failpoint.hit(Point.BEFORE_ASSIGN)
         self.lanes = {number: Lane.of(state, self._agreements) for number, state in found.states.items()}
         self.consumer.assign([TopicPartition(p.topic, p.partition, found.starts[p.topic, p.partition]) for p in given])
         self._starts, self._unproven = dict(found.starts), set(found.starts)
         self._given, self._owned = None, given
+        failpoint.hit(Point.AFTER_ASSIGN)
         self._mend_group(found)
         self._meter.goes_on(Cause.LANES)
         self._meter.lanes(len(self.lanes))

@@ -15,6 +15,8 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from bus.access import Connections
+from bus.core import failpoint
+from bus.core.failpoint import Point
 from bus.engine import client
 from bus.engine.client import Calls, HumanNeeded, Stop
 
@@ -77,10 +79,12 @@ class Transactions:
         self._connections = Connections()
         own = {"transactional.id": transactional_id, "error_cb": client.ignore}
         self.producer = Producer(dict(config) | PRODUCER | own | self._connections.settings())
+        failpoint.hit(Point.BEFORE_PRODUCER)
         try:
             self._step(self.producer.init_transactions)
         except Abort as error:
             raise Indefinite(str(error)) from error
+        failpoint.hit(Point.AFTER_PRODUCER)
 
     def begin(self) -> None:
         """Raises Indefinite also when an earlier transaction's end may still be under way."""
@@ -96,22 +100,27 @@ class Transactions:
 
     def commit(self, offsets: list[TopicPartition], group_metadata: object) -> None:
         """All or nothing, with the input offsets. After Abort nothing was committed; after Indefinite nobody knows."""
+        failpoint.hit(Point.BEFORE_OFFSETS)
         self._step(lambda seconds: self.producer.send_offsets_to_transaction(offsets, group_metadata, seconds))
+        failpoint.hit(Point.AFTER_OFFSETS)
         try:
             self._step(self.producer.commit_transaction)
         except Abort as error:
             # The client knows that it must abort, but a commit request may have been on its way.
             raise Indefinite(str(error)) from error
+        failpoint.hit(Point.AFTER_COMMIT)
         self.open = False
 
     def abort(self) -> None:
         """Raises Indefinite when even that fails."""
         if not self.open:
             return
+        failpoint.hit(Point.BEFORE_ABORT)
         try:
             self._step(self.producer.abort_transaction)
         except Abort as error:
             raise Indefinite(str(error)) from error
+        failpoint.hit(Point.AFTER_ABORT)
         self.open = False
 
     def discard(self) -> None:

@@ -19,6 +19,8 @@ from confluent_kafka import KafkaException
 from bus import access, telemetry
 from bus.avro import catalogue, dataset
 from bus.config import ConfigError, Settings
+from bus.core import failpoint
+from bus.core.failpoint import Point
 from bus.core.outcome import Cause
 from bus.engine import client, lanes
 from bus.engine.audit import AuditEncoder
@@ -123,6 +125,7 @@ class Worker:
         """Until asked to stop. Raises HumanNeeded and the other errors that `run` reports; Stopped in the middle of a step."""
         self._transactions = self._new_producer()  # first of all: it ends what an earlier one left open
         self._readiness.await_recent()
+        failpoint.hit(Point.BEFORE_JOIN)
         self._member.join()
         gc.collect()
         gc.freeze()
@@ -166,9 +169,11 @@ class Worker:
                 return
             changes = lanes.under_another(self._member.lanes, self._policy.digest)
             past = self._backfill.prepare(self._policy, self._member.lanes, self._clock_ms(), self._live)
+            failpoint.hit(Point.BEFORE_READ)
             message = self._member.consumer.poll(0 if changes or past else IDLE_SECONDS)
             if self._member.disturbed or self._member.dead:
                 return  # what a rebalance took away is read by whoever has the lane next
+            failpoint.hit(Point.AFTER_READ)
             records = self._member.readable([message] if message is not None else [])
             if records or changes or past:
                 self._transact(transactions, records)
@@ -205,6 +210,7 @@ class Worker:
         began = time.monotonic()
         pause = max(0.0, self._ended + self._settings.engine.poll_ms / 1000 - began)
         transactions.begin()
+        failpoint.hit(Point.AFTER_BEGIN)
         batch = Batch(self._policy, self._member.lanes, transactions.producer, self._clock_ms())
         if not self._fill(batch, first, began, pause):
             return
@@ -218,6 +224,7 @@ class Worker:
         self._ended = time.monotonic()
         self._live = batch.records
         self._meter.committed(batch, began)
+        failpoint.hit(Point.AFTER_COUNTED)
         for lane, agreement in batch.gone_live():
             self._log.info("past_caught_up", agreement=agreement, lane=lane)
 
@@ -233,6 +240,7 @@ class Worker:
                 if chunk:
                     with self._replica.view() as person_of:
                         batch.take(chunk, person_of)
+                    failpoint.hit(Point.AFTER_TAKE)
                 if batch.records >= most or time.monotonic() - began > BATCH_SECONDS or self._following.waits():
                     return True
                 found = member.consumer.consume(min(CHUNK_RECORDS, most - batch.records), pause)
@@ -277,7 +285,9 @@ class Worker:
         self._log.warning("producer_replaced", reason=reason)
         if transactions.open:
             self._meter.aborted()
+        failpoint.hit(Point.BEFORE_DISCARD)
         transactions.discard()
+        failpoint.hit(Point.AFTER_DISCARD)
         self._transactions = None
         time.sleep(RETRY_SECONDS)
         self._transactions = self._new_producer()

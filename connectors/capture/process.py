@@ -16,6 +16,8 @@ from bus import access, telemetry
 from bus.avro import dataset
 from bus.avro.dataset import SchemaError
 from bus.config import ConfigError, Settings
+from bus.core import failpoint
+from bus.core.failpoint import Point
 from bus.core.outcome import CHANGE_OPS, DeadCode
 from bus.core.position import format_lsn
 from connectors.capture import columns, progress, sink, snapshot, source
@@ -186,6 +188,8 @@ class Opening:
         stands_at = source.slot_position(session.db, session.slot, known)
         if stands_at is None:
             session.commit(session.progress)
+            failpoint.hit(Point.BEFORE_SLOT)
             stands_at = session.wal.create_slot(session.slot)
+            failpoint.hit(Point.AFTER_SLOT)
             session.log.info("slot_created", slot=session.slot, lsn=format_lsn(stands_at))
         session.begin_at(stands_at)

@@ -15,7 +15,8 @@ from bus.avro import derive
 from bus.avro.catalogue import Catalogue, CatalogueError, value_subject
 from bus.avro.dataset import Dataset
 from bus.avro.frame import header
-from bus.core import topics
+from bus.core import failpoint, topics
+from bus.core.failpoint import Point
 from bus.core.outcome import DeadCode
 from connectors.capture.errors import Interrupted, KafkaRefusal, Refusal
 
@@ -94,6 +95,7 @@ class Sink:
         own = {"transactional.id": f"capture-{domain}", **self._connections.settings()}
         self._producer = Producer({**config, **_PRODUCER, **own})
         self._patiently(self._producer.init_transactions, COMMIT_SECONDS)
+        failpoint.hit(Point.SINK_OPENED)
 
     def close(self) -> None:
         """Gives up what is not committed. The broker drops it when the next sink is made, at the latest by its time limit."""
@@ -123,12 +125,13 @@ class Sink:
         except KafkaException as error:
             raise failure(error) from None
         self._open = True
+        failpoint.hit(Point.TRANSACTION_BEGUN)
 
     def _when_there_is_room(self, topic: str, value: bytes | None, key: bytes, headers: Any = None) -> None:
         deadline = time.monotonic() + FULL_SECONDS
         while time.monotonic() < deadline and not self._stopped():
-            self._producer.poll(0.02)
             try:
+                self._producer.poll(0.02)  # raises a fatal error, whatever that came of
                 self._producer.produce(topic, value, key, headers=headers or [])
                 return
             except BufferError:
@@ -155,8 +158,11 @@ class Sink:
         """Commits everything produced since the last commit together with this database's position record (None: removes it)."""
         if not self._open:
             self._begin()
+        failpoint.hit(Point.BEFORE_POSITION)
         self._when_there_is_room(topics.POSITIONS, position_record, self._domain.encode())
+        failpoint.hit(Point.AFTER_POSITION)
         self._patiently(self._producer.commit_transaction, COMMIT_SECONDS)
+        failpoint.hit(Point.CAPTURE_COMMITTED)
         self._open = False
         telemetry.counter("bus_capture_transactions_total").labels(database=self._domain).inc()
         for (dataset, code), (count, first) in self._dead.items():

@@ -14,6 +14,8 @@ import psycopg
 from psycopg import pq, sql
 
 from bus import telemetry
+from bus.core import failpoint
+from bus.core.failpoint import Point
 from bus.core.outcome import DeadCode
 from bus.core.position import format_lsn
 from connectors.capture import compiled, source
@@ -41,12 +43,14 @@ def take(session: Session, dsn: str) -> None:
     telemetry.gauge("bus_capture_streaming").labels(database=session.domain).set(0)
     with _exported(session, pending, dsn) as (reader, snapshot, ts_ms):
         session.log.info("snapshot_started", tables=[t.binding.dataset.table for t in pending], lsn=format_lsn(snapshot.lsn))
+        failpoint.hit(Point.SNAPSHOT_EXPORTED)
         session.events.snapshot(snapshot.lsn, ts_ms, session.progress.rows)
         estimate = max(1, sum(t.rows for t in session.tables.values()))
         for table in pending:
             for _ in _read_table(session, reader, table, snapshot):
                 gauge.set(min(0.99, session.progress.rows / estimate))  # 1 is kept for the end; the estimate may be short
                 session.lag.contact()
+    failpoint.hit(Point.SNAPSHOT_DONE)
     gauge.set(1.0)
     session.log.info("snapshot_finished", rows=session.progress.rows)
 
@@ -95,10 +99,12 @@ def _read_table(session: Session, reader: source.Db, table: Table, snapshot: Sna
         rows += 1
         if rows >= limit or events.bytes >= BATCH_BYTES:
             session.commit(session.progress.read(name, compiled.key_values(table.binding, line), snapshot.lsn, rows))
+            failpoint.hit(Point.SNAPSHOT_BATCH)
             counted.inc(rows)
             yield rows
             rows = 0
             session.check_stop()
+    failpoint.hit(Point.SNAPSHOT_TABLE)
     session.commit(session.progress.read(name, None, snapshot.lsn, rows))
     counted.inc(rows)
     yield rows

@@ -10,6 +10,8 @@ from typing import Final
 import psycopg
 
 from bus import telemetry
+from bus.core import failpoint
+from bus.core.failpoint import Point
 from bus.core.outcome import DeadCode
 from bus.core.position import format_lsn
 from connectors.capture import columns, compiled, pgoutput, source
@@ -72,6 +74,7 @@ class Stream:
         s.wal.start(s.slot, source.PUBLICATION, s.progress.confirmed or 0)
         s.log.info("streaming_started", confirmed=format_lsn(s.progress.confirmed or 0))
         telemetry.gauge("bus_capture_streaming").labels(database=s.domain).set(1)
+        failpoint.hit(Point.STREAM_STARTED)
         try:
             self._until_stopped()
         except KafkaRefusal:
@@ -162,7 +165,9 @@ class Stream:
     def _confirm(self, now: float) -> None:
         """Tells the slot what Kafka has: never more than the position record says."""
         if now - self._told_at >= CONFIRM_SECONDS:
+            failpoint.hit(Point.BEFORE_CONFIRM)
             self._s.wal.confirm(self._s.progress.confirmed or 0)
+            failpoint.hit(Point.AFTER_CONFIRM)
             self._told_at = now
 
     def _heartbeat(self) -> None:

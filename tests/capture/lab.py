@@ -25,20 +25,15 @@ from kafka.admin import UserScramCredentialUpsertion
 
 from bus import access
 from bus.avro import catalogue, dataset, derive
-from bus.config import Postgres, Settings
+from bus.config import ROOT, Postgres, Settings
 from bus.core import topics
 from bus.platform import cluster, database, declared, ports, secrets
 from bus.registry import log as registry
+from tests.chaos import broken
 
 WAIT_SECONDS = 60.0
 STOP_SECONDS = 5.0
 """Far longer than a stop takes by itself on an idle machine, far shorter than what hangs would hold it up."""
-CAPTURE = """
-import pickle, sys
-from pathlib import Path
-from connectors.capture.process import run
-run(pickle.loads(Path(sys.argv[1]).read_bytes()), sys.argv[2])
-"""
 
 
 def field(name: str, avro: Any, **more: Any) -> dict[str, Any]:
@@ -144,9 +139,11 @@ class Lab:
             server.execute(f"DROP DATABASE {self.domain} WITH (FORCE)")
 
     @contextmanager
-    def capture(self, **changes: Any) -> Iterator[Capture]:
-        """The capture process, ended in the end. `changes`: settings of the capture section."""
-        child = Capture(self, dataclasses.replace(self.settings, capture=dataclasses.replace(self.settings.capture, **changes)))
+    def capture(self, *, bug: str = "", dies_at: str = "", **changes: Any) -> Iterator[Capture]:
+        """The capture process, ended in the end. `changes`: settings of the capture section; `bug`: one of tests.chaos.bugs;
+        `dies_at`: what BUS_FAILPOINT is to say."""
+        settings = dataclasses.replace(self.settings, capture=dataclasses.replace(self.settings.capture, **changes))
+        child = Capture(self, settings, bug, dies_at)
         try:
             yield child
         finally:
@@ -212,11 +209,11 @@ class Lab:
 class Capture:
     """The capture process of a lab as a child process."""
 
-    def __init__(self, lab: Lab, settings: Settings) -> None:
+    def __init__(self, lab: Lab, settings: Settings, bug: str, dies_at: str) -> None:
         file = lab._place / f"settings-{time.monotonic_ns()}"
         file.write_bytes(pickle.dumps(settings))
-        command = [sys.executable, "-c", CAPTURE, str(file), lab.domain]
-        self.child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        command, environment = broken.command(file, f"capture-{lab.domain}", bug=bug, dies_at=dies_at)
+        self.child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
         self.lines: list[str] = []
         self._queue: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         threading.Thread(target=self._read, daemon=True).start()
@@ -251,6 +248,10 @@ class Capture:
         """SIGTERM. Fails unless it soon ends with status 0."""
         self.child.send_signal(signal.SIGTERM)
         assert self.child.wait(STOP_SECONDS) == 0, "".join(self.lines)
+
+    def dead(self) -> None:
+        """Until it has killed itself. Fails when it does not, or ends in another way."""
+        assert self.child.wait(WAIT_SECONDS) == -signal.SIGKILL, "".join(self.lines)
 
     def kill(self) -> None:
         """SIGKILL, if it still runs."""

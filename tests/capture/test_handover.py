@@ -212,7 +212,7 @@ def test_kill_9_again_and_again_during_snapshot_and_stream(make_lab: MakeLab, se
     for writer in writers:
         writer.start()
     chance = random.Random(seed)
-    batch = {"batch_events": 150, "heartbeat_seconds": 0.5}
+    batch: dict[str, Any] = {"batch_events": 150, "heartbeat_seconds": 0.5}
     interrupted = 0
     while interrupted < 5 and not snapshot_done(lab):
         with lab.capture(**batch) as capture:

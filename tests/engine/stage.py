@@ -7,12 +7,13 @@ import hashlib
 import json
 import subprocess
 import time
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Producer, TopicPartition
 
 from bus import access, config
 from bus.avro import dataset, frame
@@ -75,13 +76,13 @@ class Tape:
 class Stage:
     """One home. Everything stays in its topics, so every law is checked over all that was ever done here."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, people: int = PEOPLE) -> None:
         self.settings = settings
         self.datasets = dataset.load(settings.schemas)
         self.register = dataset.register_of(self.datasets)
         self.agreements = agreements.load(settings, self.datasets)
         self.config = access.confluent(settings, "admin") | {"log_level": 0}
-        self.filling = product.Filling(settings, self.datasets, PEOPLE)
+        self.filling = product.Filling(settings, self.datasets, people)
         self.watch = product.Watch(settings)
         self._catalogue = registry.read(self.config)
         self.decoder = Decoder(self._catalogue)
@@ -166,6 +167,9 @@ class Stage:
 
     def feed(self, count: int) -> None:
         """`count` change events over all sources, each with an id of its own."""
+        self.filling.produce(self._events(count))
+
+    def _events(self, count: int) -> list[tuple[str, bytes, bytes]]:
         records = []
         for number in range(count):
             place = number % len(self.sources)
@@ -174,7 +178,25 @@ class Stage:
             self._numbers[one.name] += 1
             event_id = (place + 1).to_bytes(8, "big") + self._numbers[one.name].to_bytes(8, "big")
             records.append((one.topic, key, value[:5] + event_id + value[21:]))
-        self.filling.produce(records)
+        return records
+
+    def feed_in_vain(self, count: int) -> None:
+        """As many that were never committed, and then some that are, so that no lane ends with what nobody reads."""
+        producer = Producer(self.config | {"transactional.id": "in vain", "partitioner": "murmur2_random"})
+        producer.init_transactions(30)
+        producer.begin_transaction()
+        for topic, key, value in self._events(count):
+            producer.produce(topic, value, key)
+        producer.flush(30)
+        producer.abort_transaction(30)
+        self.feed(40 * len(self.sources))
+
+    def poison(self) -> None:
+        """Two truncated records, and good ones behind them."""
+        one = self.sources[0]
+        key, value = self._made[one.name][0]
+        self.filling.produce([(one.topic, key, value[:-1]), (one.topic, key, value[:40])])
+        self.feed(20)
 
     def drained(self) -> bool:
         """All input is committed, and no transaction of a dead worker hides what was written after it.
@@ -288,9 +310,11 @@ class Stage:
             for line in self.decode(records):
                 assert line["lane"] == lane
                 for i in line["inputs"]:
-                    assert reached.get((lane, i["topic"]), 0) == i["first_offset"] < i["next_offset"]
-                    assert i["events"] == i["next_offset"] - i["first_offset"]  # `feed` leaves no holes
-                    reached[lane, i["topic"]] = i["next_offset"]
+                    come, first, end = reached.get((lane, i["topic"]), 0), i["first_offset"], i["next_offset"]
+                    assert come <= first < end
+                    assert self._committed(i["topic"], lane, come, first) == 0, "records were passed over"
+                    assert i["events"] == self._committed(i["topic"], lane, first, end)
+                    reached[lane, i["topic"]] = end
                     buried[i["topic"]] += i["dead"]
                 for o in line["outcomes"]:
                     outcomes[o["agreement"], o["dataset"], o["outcome"]] += o["count"]
@@ -306,6 +330,11 @@ class Stage:
         for lane, record in self.last_lane_records().items():
             assert {(lane, t): n for t, n in record["inputs"].items() if n} == {k: n for k, n in reached.items() if k[0] == lane}
             assert {(a, lane): n for a, n in record["seq"].items()} == {k: n for k, n in given.items() if k[1] == lane}
+
+    def _committed(self, topic: str, lane: int, first: int, end: int) -> int:
+        """Committed records from one offset up to another."""
+        left, right = (bisect_left(self.lanes(topic)[lane], at, key=lambda r: int(r.offset())) for at in (first, end))
+        return right - left
 
     def _check_changes(self) -> None:
         """Every event is decided, and every delivery made, under exactly the agreements in force at its input's offset."""

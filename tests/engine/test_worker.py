@@ -8,6 +8,8 @@ import re
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -213,6 +215,14 @@ def group_is_empty(stage: Stage) -> bool:
 
 def run_here(stage: Stage, events: int, clock_ms: int | None = None) -> None:
     """A worker in this process, from its start to the end of the inputs."""
+    stage.feed(events)
+    with working(stage, clock_ms) as failed:
+        stage.until("the end of the inputs", lambda: bool(failed) or stage.drained())
+
+
+@contextmanager
+def working(stage: Stage, clock_ms: int | None = None) -> Iterator[list[BaseException]]:
+    """A worker in a thread of this process; gives what it has failed with."""
     stop = Stop()
     worker = Worker(stage.settings, 0, stop, *([lambda: clock_ms] if clock_ms is not None else []))
     failed: list[BaseException] = []
@@ -223,11 +233,10 @@ def run_here(stage: Stage, events: int, clock_ms: int | None = None) -> None:
         except BaseException as error:
             failed.append(error)
 
-    stage.feed(events)
     thread = threading.Thread(target=work)
     thread.start()
     try:
-        stage.until("the end of the inputs", lambda: bool(failed) or stage.drained())
+        yield failed
     finally:
         stop.asked = True
         thread.join(60)
