@@ -1,7 +1,14 @@
-"""Agreements read from their YAML once more, in the plainest way, so that a slip in the bus's own reader shows."""
+"""Agreements read from their YAML once more, in the plainest way, so that a slip in the bus's own reader shows.
+
+The grant hash too: SHA-256 of the agreement as canonical JSON (RFC 8785: sorted keys, nothing between them, UTF-8), instants in
+Unix milliseconds, verdicts and the values of a row filter in order, the purpose and the legal basis as text without the
+blanks around it, `past` only where it is asked for.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -9,6 +16,8 @@ from typing import Any
 import yaml
 
 from tests.oracle.history import Agreement, Grant
+
+GRAVITY = ("MATCH", "NO_PIN", "NOT_FOUND", "MISMATCH")
 
 
 def read_all(root: Path) -> list[Agreement]:
@@ -20,9 +29,30 @@ def read_all(root: Path) -> list[Agreement]:
 def _agreement(text: dict[str, Any]) -> Agreement:
     until = text.get("valid_until")
     grants = tuple(_grant(g) for g in text["datasets"])
-    return Agreement(
-        f"{text['agency']}.{text['name']}", text["agency"], grants, _ms(text["valid_from"]), _ms(until) if until else None
-    )
+    name, begins, ends = f"{text['agency']}.{text['name']}", _ms(text["valid_from"]), _ms(until) if until else None
+    content = {
+        "id": name,
+        "agency": text["agency"],
+        "purpose": text["purpose"].strip(),
+        "legal_basis": text.get("legal_basis", "").strip(),
+        "valid_from_ms": begins,
+        "valid_until_ms": ends,
+        "grants": [_content(g) for g in grants],
+    }
+    if text.get("past") == "all":
+        content["past"] = "all"
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return Agreement(name, text["agency"], grants, begins, ends, hashlib.sha256(canonical.encode()).digest())
+
+
+def _content(grant: Grant) -> dict[str, object]:
+    return {
+        "dataset": grant.dataset,
+        "fields": [{"name": name, "mask": mask} for name, mask in grant.fields],
+        "where": {column: sorted(set(values)) for column, values in grant.where},
+        "verdicts": sorted(set(grant.verdicts), key=GRAVITY.index),
+        "share_verdict": grant.share_verdict,
+    }
 
 
 def _ms(iso: str) -> int:

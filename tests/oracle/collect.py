@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import fastavro
@@ -32,12 +32,19 @@ class Stuck(RuntimeError):
 
 def collect(settings: Settings) -> History:
     """The whole history of a bus at rest."""
+    tables = {d.name: table(settings, d) for d in schemas.load(settings.schemas).values()}
+    history = collect_topics(settings, json_columns(settings))
+    history.tables = tables
+    return history
+
+
+def collect_topics(settings: Settings, json_columns: Mapping[str, tuple[str, ...]]) -> History:
+    """What the topics hold, of a bus that need not have databases. `json_columns`: dataset -> the columns that hold JSON."""
     datasets = schemas.load(settings.schemas)
     register = schemas.register_of(datasets).name
     listed = agreements.read_all(settings.agreements)
     history = History(datasets, register, listed, settings.secret("person-key"), settings.secret("agreement-key"))
-    history.tables = {d.name: table(settings, d) for d in datasets.values()}
-    codec = Codec(settings)
+    codec = Codec(settings, json_columns)
     names = [t for d in datasets.values() for t in (d.topic, topics.verified(d.name), topics.dead(d.name))]
     raw = read(settings, [*names, *(topics.agency(a.id) for a in listed), topics.AUDIT])
     for name, found in datasets.items():
@@ -154,11 +161,11 @@ def _row_reader(dataset: Dataset) -> Any:
 class Codec:
     """Decodes framed Avro by the schemas that stand in `_schemas`, logical types left out."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, json_columns: Mapping[str, tuple[str, ...]]) -> None:
         self._texts: dict[int, str] = {}
         self._subjects: dict[str, set[int]] = {}
         self._parsed: dict[int, tuple[Any, str]] = {}
-        self._json = json_columns(settings)
+        self._json = json_columns
         for raw in records(settings, topics.SCHEMAS):
             key = json.loads(raw.key or b"{}")
             if key.get("keytype") != "SCHEMA" or not raw.value:

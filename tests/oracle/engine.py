@@ -169,6 +169,7 @@ class _Topic:
 
     def __init__(self, history: History, agreement: str, plan: Plan, report: Report) -> None:
         self.history, self.agreement, self.plan, self.report = history, agreement, plan, report
+        self.grant_hash = next(a.grant_hash for a in history.agreements if a.id == agreement)
         self.topic = topics.agency(agreement)
         self.told: set[bytes] = set()
         self.lanes: dict[int, int] = defaultdict(int)
@@ -186,6 +187,8 @@ class _Topic:
                 self.lanes[delivery.lane] = delivery.seq
             if delivery.agreement != self.agreement:
                 self.report.add("misrouted", where, f"delivered under {delivery.agreement}")
+            elif delivery.grant_hash != self.grant_hash:
+                self.report.add("misrouted", where, "the grant hash is not that of the agreement in force")
             due = self.plan.due.get(delivery.event_id)
             if due is None and delivery.event_id in self.plan.withheld:
                 self.report.add("leaked-row", where, f"had to be withheld: {self.plan.withheld[delivery.event_id]}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -39,7 +40,7 @@ class Rule:
         owner, column = (register, name[len(REGISTER) :]) if name.startswith(REGISTER) else (dataset, name)
         date = is_date(owner.fields[column])
         if mask == "year":
-            return _null(lambda v: int((date_text(v) if date else v)[:4]))
+            return _null(lambda v: _year(date_text(v) if date else v))
         if mask == "last4":
             return _null(lambda v: v[-4:] if len(v) >= 4 else "")
         if mask == "pseudonym":
@@ -89,6 +90,11 @@ class Rule:
         if unchanged and (not self.grant.share_verdict or verdict == before_verdict):
             return Expected("INVISIBLE")
         return Expected("DELIVERED", "u", data, shared)
+
+
+def _year(text: str) -> int | None:
+    """Null where a text does not begin with four digits."""
+    return int(text[:4]) if re.match("[0-9]{4}", text) else None
 
 
 def _null(apply: Apply) -> Apply:

@@ -104,6 +104,7 @@ class Agreement:
     grants: tuple[Grant, ...]
     valid_from_ms: int = 0
     valid_until_ms: int | None = None
+    grant_hash: bytes = b"g" * 32
 
 
 @dataclass(slots=True)

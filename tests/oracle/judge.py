@@ -17,6 +17,14 @@ def judge(history: History) -> Report:
     return report
 
 
+def judge_engine(history: History) -> Report:
+    """The laws of everything behind the change topics, whatever filled them."""
+    report = Report()
+    engine.check(history, report)
+    audit.check(history, report)
+    return report
+
+
 def check(settings: Settings, staleness_ms: int | None = None) -> Report:
     """Judge a running bus at rest: nothing may write to the databases meanwhile. `staleness_ms` as in History."""
     from tests.oracle.collect import collect

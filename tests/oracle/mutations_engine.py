@@ -295,5 +295,10 @@ def delivery_under_another_agreement(history: History, pick: random.Random) -> N
 
 
 @plant("misrouted")
+def grant_hash_of_another_agreement(history: History, pick: random.Random) -> None:
+    pick.choice(history.deliveries[TAX.id]).grant_hash = bytes(32)
+
+
+@plant("misrouted")
 def topic_of_nobody(history: History, pick: random.Random) -> None:
     history.deliveries["ghost.agency"] = []

@@ -100,7 +100,7 @@ class _Tail:
     """Reads change topics from their end on, and compares them with what the engine has committed."""
 
     def __init__(self, settings: Settings, topics: list[str]) -> None:
-        self.codec = Codec(settings)
+        self.codec = Codec(settings, {})
         self.seen: set[tuple[str, int]] = set()
         own = {
             "group.id": ENGINE_GROUP,

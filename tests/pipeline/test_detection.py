@@ -56,7 +56,7 @@ def seeded(bus: Bus) -> dict[tuple[str, str, str], tuple[str, str]]:
 
 def verdicts(bus: Bus, dataset: Dataset) -> list[tuple[str, str, str]]:
     """(row key, role, status) of every row read by the snapshot, canaries left out."""
-    codec, found = Codec(bus.settings), []
+    codec, found = Codec(bus.settings, {}), []
     for raw in records(bus.settings, f"verified.{dataset.name}"):
         verified = codec.verified(dataset, raw)
         if verified.event.op != "r" or (dataset.name, key := row_key(dataset, verified.event.row)) in AVIARY.rows:
