@@ -4,13 +4,13 @@
 PYTHON ?= $(shell for each in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$each -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$each && break; done)
 ARGS ?=
-MINUTES ?= 1
-SEED ?= 0
+MINUTES ?=
+SEED ?=
 MAKEFLAGS += --no-print-directory
 VENV := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench bench-growth test lint dev soak strength check-python fuzz
+.PHONY: help setup demo bench bench-growth test lint dev soak strength failpoints planted chaos check-python fuzz
 
 help:
 	@echo 'make setup   make .venv: then .venv/bin/bus is ready'
@@ -22,6 +22,9 @@ help:
 	@echo 'make soak    the tests of the whole flow, for longer and with more people'
 	@echo 'make strength  the engine under every mistreated request, broker restart, sleeping worker, and output that takes nothing'
 	@echo 'make fuzz    mutated records for the kernel, built with sanitizers, and for Python; MINUTES=5 SEED=1'
+	@echo 'make chaos   everything at random goes wrong under load: MINUTES=5, SEED=7 to have the same again'
+	@echo 'make failpoints  kill -9 at every step of the engine and of capture, for the 1st, 2nd and 3rd time'
+	@echo 'make planted     the engine and capture with one bug after the other, and which check found it'
 
 check-python:
 	@test -n '$(PYTHON)' || { echo 'setup: Python 3.11 or newer is needed: apt-get install python3' >&2; exit 1; }
@@ -57,4 +60,13 @@ strength: dev
 	LT_SOAK=1 $(VENV)/python -m pytest -q --numprocesses 0 tests/engine/strength tests/capture/test_belated.py $(ARGS)
 
 fuzz: dev
-	$(VENV)/python -m tests.engine.fuzz --minutes $(MINUTES) --seed $(SEED)
+	$(VENV)/python -m tests.engine.fuzz --minutes $(or $(MINUTES),1) --seed $(or $(SEED),0)
+
+chaos: dev
+	@exec $(VENV)/python -m tests.chaos.run --minutes $(or $(MINUTES),5) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+failpoints: dev
+	LT_FAILPOINTS=1 $(VENV)/python -m pytest -q tests/engine/test_failpoints.py tests/capture/test_failpoints.py $(ARGS)
+
+planted: dev
+	LT_PLANTED=1 $(VENV)/python -m pytest -q --numprocesses 0 tests/chaos/test_planted.py $(ARGS)

@@ -281,7 +281,8 @@ class Workload:
         with self.bus.owner("civil") as connection:
             connection.execute(
                 "INSERT INTO birth (birth_id, register_number, registered_on, child_pin, child_name, child_sex,"
-                " child_birth_date, birth_place, province_code) SELECT gen_random_uuid(), 'big-' || n, now(),"
+                " child_birth_date, birth_place, province_code)"
+                " SELECT gen_random_uuid(), 'big-' || left(gen_random_uuid()::text, 8) || n, now(),"
                 " (%s::text[])[1 + n %% %s], 'Lê ' || n, 'Nam', '2020-02-29', 'x', (%s::text[])[1 + n %% %s]"
                 " FROM generate_series(1, %s) n",
                 (self.pins, len(self.pins), list(PROVINCES), len(PROVINCES), rows),

@@ -1,0 +1,30 @@
+"""What chaos does follows from its seed: a run that has failed can be had again."""
+
+from __future__ import annotations
+
+from tests.chaos import plan
+
+PROCESSES = ["engine-0", "capture-civil", "register"]
+
+
+def test_one_seed_one_plan() -> None:
+    assert plan.draw(7, 300, PROCESSES) == plan.draw(7, 300, PROCESSES)
+    assert plan.draw(7, 300, PROCESSES) != plan.draw(8, 300, PROCESSES)
+
+
+def test_a_longer_run_begins_as_a_shorter_one() -> None:
+    short, long = plan.draw(7, 60, PROCESSES), plan.draw(7, 300, PROCESSES)
+    assert long[: len(short)] == short
+    assert len(long) > len(short)
+    assert all(step.at_seconds < 60 for step in short)
+
+
+def test_everything_that_can_go_wrong_does() -> None:
+    steps = plan.draw(1, 3_600, PROCESSES)
+    assert {step.kind for step in steps} == set(plan._WEIGHTS)
+    assert {step.target for step in steps if step.kind == plan.KILL} == set(PROCESSES)
+    assert {(s.mistreatment, s.api) for s in steps if s.kind == plan.PROXY} == {
+        (how, api) for how in plan.MISTREATMENTS for api in plan.TRANSACTIONAL
+    }
+    sleeps = [step.seconds for step in steps if step.kind == plan.SLEEP]
+    assert min(sleeps) < plan.SESSION_SECONDS < max(sleeps)
