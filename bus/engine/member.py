@@ -26,7 +26,7 @@ from bus.engine.transaction import Abort
 GROUP = "bus-engine"
 REJOIN_SECONDS = 20.0
 """Longest wait for the group's answer: twice the time in which it gives up a member that is silent."""
-RIVAL_SECONDS = 60.0
+RIVAL_SECONDS = 120.0
 MAX_RENEWALS = 5
 """More new consumers than this in RIVAL_SECONDS: two processes with one index push each other out."""
 RETRY_SECONDS = 0.5

@@ -162,7 +162,7 @@ def test_a_client_that_begins_at_the_wrong_place_costs_an_abort_and_nothing_else
         found = honest(*given, **named)
         recovered.append(found)
         if fresh and len(recovered) == 1:
-            return dataclasses.replace(found, states={n: lanes.LaneState(s.seqs, {}) for n, s in found.states.items()})
+            return dataclasses.replace(found, states={n: dataclasses.replace(s, inputs={}) for n, s in found.states.items()})
         return found
 
     def listen(worker: Worker, transactions: Transactions, reason: str) -> None:
