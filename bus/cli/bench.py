@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,6 +41,7 @@ def bench(
 
     Example: [bold]bus bench[/]   or   [bold]bus bench --rounds 1 --seconds 0 --without-streams --home /tmp/bench[/]
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what was started is stopped, as on Ctrl-C
     if context.invoked_subcommand is not None:
         return
     from bus.bench import capture as measuring
