@@ -36,12 +36,14 @@ FALL_SECONDS = 60.0
 EXPIRY = "tax.taxpayers"
 EXPIRY_SECONDS = 15.0
 """From a worker's start to the end of one agreement: long enough for it to begin."""
-DEATHS = ("before-audit:2", "after-commit:2:250")
-"""Where the worker dies, one life after the other."""
+DEATHS = ("before-audit:6", "after-commit:2:250")
+"""Where the worker dies, one life after the other: not in its first transaction, which may only say what is in force."""
 LAWS = {
     "_check_dataset": "each event verified once, in order, or a dead letter",
     "_check_agencies": "seq dense, deliveries as decided",
     "_check_audit": "audit adds up",
+    "_check_changes": "decided and delivered under the agreements in force",
+    "_check_past": "an agreement's past given once",
 }
 
 
