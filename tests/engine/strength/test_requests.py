@@ -21,7 +21,7 @@ TRANSACTIONAL = (
 KINDS = (Kind.DELAY, Kind.CUT_BEFORE, Kind.CUT_AFTER, Kind.REPEAT, Kind.BELATE)
 LOSING = (Kind.CUT_BEFORE, Kind.CUT_AFTER, Kind.BELATE)
 EVERY = [(kind, api) for kind in KINDS for api in TRANSACTIONAL]
-DAILY = [(Kind.BELATE, Api.END_TXN), (Kind.CUT_AFTER, Api.END_TXN), (Kind.CUT_BEFORE, Api.PRODUCE)]
+DAILY = [(Kind.CUT_AFTER, Api.END_TXN)]
 
 
 @pytest.mark.parametrize("case", cases(EVERY, DAILY), ids=lambda case: f"{case[0].name}-{case[1].name}")
