@@ -57,7 +57,7 @@ soak: dev
 	LT_SOAK=1 $(VENV)/python -m pytest -q tests/pipeline $(ARGS)
 
 strength: dev
-	LT_SOAK=1 $(VENV)/python -m pytest -q --numprocesses 0 tests/engine/strength tests/capture/test_belated.py $(ARGS)
+	LT_SOAK=1 $(VENV)/python -m pytest -q --numprocesses 0 tests/engine/strength tests/engine/test_changes.py tests/capture/test_belated.py $(ARGS)
 
 fuzz: dev
 	$(VENV)/python -m tests.engine.fuzz --minutes $(or $(MINUTES),1) --seed $(or $(SEED),0)

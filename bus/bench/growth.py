@@ -39,7 +39,7 @@ from bus.platform.declaration import Files
 
 BASE_PEOPLE, BASE_BYTES = 10_000, 200
 NAME = "growth.record"
-POPULATION, AGREEMENTS, RECORD = "population", "agreements", "record"
+PEOPLE, AGREEMENTS, RECORD = "people", "agreements", "record"
 LIST_CODES = 10
 """Values in the filter of an agreement that lists several."""
 _ROUND_BYTES = 32_000_000
@@ -96,7 +96,7 @@ def measure(order: Order, say: Say) -> list[Point]:
     """All points. Raises ConfigError when there is too little disk, RuntimeError when an output is wrong."""
     points: list[Point] = []
     for people in sorted({BASE_PEOPLE, *order.people}):
-        cases = [Case(POPULATION, "one agreement", people)] if people in order.people else []
+        cases = [Case(PEOPLE, "one agreement", people)] if people in order.people else []
         cases += [*_agreement_cases(order), *_size_cases(order)] if people == BASE_PEOPLE else []
         with _home(order, people, say) as home:
             for case in cases:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bus.bench import plot
-from bus.bench.growth import AGREEMENTS, POPULATION, RECORD, Point
+from bus.bench.growth import AGREEMENTS, PEOPLE, RECORD, Point
 
 _AXES = {
-    POPULATION: ("Cost of an event as the register grows", "people in the register's replica"),
+    PEOPLE: ("Cost of an event as the register grows", "people in the register's replica"),
     AGREEMENTS: (
         "Cost of an event as agreements grow",
         "agreements on the dataset, each with a filter on the commune; one admits",

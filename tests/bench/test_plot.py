@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bus.bench import growth_shown, plot
-from bus.bench.growth import AGREEMENTS, POPULATION, Point
+from bus.bench.growth import AGREEMENTS, PEOPLE, Point
 from bus.bench.plot import Line
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -74,13 +74,13 @@ POINTS = [_point(AGREEMENTS, engine, x, x * cost) for engine, cost in (("kernel"
 
 
 def test_each_thing_that_grew_has_a_plot_and_a_table_with_every_point() -> None:
-    found = growth_shown.plots([*POINTS, _point(POPULATION, "Python", 10_000_000, 7)])
-    assert sorted(found) == ["growth-agreements.svg", "growth-population.svg"]
+    found = growth_shown.plots([*POINTS, _point(PEOPLE, "Python", 10_000_000, 7)])
+    assert sorted(found) == ["growth-agreements.svg", "growth-people.svg"]
     assert len(_marks(ElementTree.fromstring(found["growth-agreements.svg"]))) == len(POINTS)
-    assert "10 million" in found["growth-population.svg"]
+    assert "10 million" in found["growth-people.svg"]
     shown = growth_shown.table(POINTS)
     assert "| 300 | 600.0 (599.0–601.0) | 2100.0 (2099.0–2101.0) |" in shown
-    assert "population" not in shown
+    assert "people in the register" not in shown
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from bus.engine.agreement_log import INDEX, Reading, Said
 from bus.engine.client import Stop
 from bus.engine.worker import Worker
 from tests.engine.stage import Stage, digest
+from tests.engine.strength.matrix import only_soak
 from tests.engine.test_worker import owns
 
 pytestmark = pytest.mark.timeout(300)
@@ -235,6 +236,7 @@ def caught_up(stage: Stage, agreement: str) -> bool:
     return all(record.get("past", {}).get(agreement, {"live": False})["live"] for record in stage.last_lane_records().values())
 
 
+@only_soak
 def test_an_agreement_switched_on_gets_what_it_would_have_got_from_the_start(stage: Stage, files: Path) -> None:
     """Beside live events, and with workers that are killed in the middle of it. `check` counts every event, once."""
     first = owners(files, "first")

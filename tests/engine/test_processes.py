@@ -40,15 +40,6 @@ def run_to_the_end(stage: Stage, home: Path, process: str, text: str) -> tuple[i
     return code, [f for f in found if f["event"] == "process_failed"]
 
 
-def test_broken_agreements_stop_the_worker_with_every_problem_named(stage: Stage, home: Path) -> None:
-    (home / "agreements").mkdir()
-    (home / "agreements" / "a.yaml").write_text("agency: Tax\nname: x\n")
-    code, failed = run_to_the_end(stage, home, "engine-7", f"agreements: {home}/agreements\n")
-    assert code == 1
-    assert len(failed) == 1
-    assert "a.yaml:1: agency 'Tax' cannot be part of a topic name" in failed[0]["reason"]
-
-
 def test_a_worker_waits_for_the_register_no_longer_than_it_may(stage: Stage, home: Path) -> None:
     code, failed = run_to_the_end(stage, home, "engine-7", "engine: {register_wait_seconds: 0.5}\n")
     assert (code, len(failed)) == (1, 1)
