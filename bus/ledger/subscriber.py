@@ -7,20 +7,19 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException
+from confluent_kafka import Consumer, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from bus import access
 from bus.config import Settings
 from bus.core import topics
 from bus.ledger.feed import Feed, FeedError
-from bus.replay.extent import Extent, ReplayError, parse_point, resolve
+from bus.replay.extent import ReplayError, parse_point, resolve
 from bus.replay.reader import Reader, consumer_config
 
 TOLD_RECORDS = 100_000
 """How often `progress` is called."""
 _POLL_SECONDS = 0.5
-TRIES = 3
 
 
 def verify(
@@ -59,22 +58,11 @@ def verify(
     }
 
 
-def _patiently(ask: Callable[[], Extent]) -> Extent:
-    """A broker that is busy may drop the first connection. Raises KafkaException when it drops all."""
-    for _ in range(TRIES - 1):
-        try:
-            return ask()
-        except KafkaException as error:
-            if error.args[0].code() not in (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN):
-                raise
-    return ask()
-
-
 def _read(connection: dict[str, Any], topic: str, agreement: str, since: str, progress: Callable[[int, int], None]) -> Feed:
     begin, end = (parse_point(text, datetime.now(UTC)) for text in (since, "now"))
     consumer = Consumer(consumer_config(connection) | {"group.id": connection["sasl.username"]})
     try:
-        extent = _patiently(lambda: resolve(AdminClient(connection), consumer, topic, begin, end))
+        extent = resolve(AdminClient(connection), consumer, topic, begin, end)
         feed = Feed(agreement, {lane: first for lane, (first, _) in extent.ranges.items()})
         reader = Reader(consumer, extent.whole(), time.monotonic)
         while reader.open:

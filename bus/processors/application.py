@@ -24,7 +24,7 @@ from bus.processors.transport import CommittedTransport
 from bus.registry import log
 
 PRINCIPAL = "processors"
-STOP_SECONDS = 1.5
+STOP_SECONDS = 8.0
 """How long a stop may take before the process just ends: Faust's threads may not, and effects are idempotent in any case."""
 
 

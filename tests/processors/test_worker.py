@@ -26,7 +26,7 @@ COUNTS = {
     f'bus_mismatches_windowed{{dataset="{SOURCE}",field="sex"}}': 5.0,
 }
 END = "bus_window_end_timestamp_seconds"
-STOP_SECONDS = 5.0
+STOP_SECONDS = 20.0
 """Far longer than a stop takes by itself on an idle machine, far shorter than what hangs would hold it up."""
 
 
