@@ -14,6 +14,7 @@ import contextlib
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -310,6 +311,7 @@ def main() -> None:
     asked.add_argument("--minutes", type=float, default=5.0)
     asked.add_argument("--seed", type=int, default=None, help="default: another one each time")
     given = asked.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended before its time"))  # so that whatever was started is stopped
     seed = time.time_ns() // 1_000_000 % 1_000_000 if given.seed is None else given.seed
     place = Path(tempfile.mkdtemp(prefix="bus-chaos-"))
     print(f"seed {seed}, home {place / '.bus'}", flush=True)
