@@ -13,7 +13,7 @@ from typing import Any
 from confluent_kafka import Consumer, IsolationLevel, TopicPartition
 
 from bus import access, config
-from bus.bench import captures, wide
+from bus.bench import captures, latency, wide
 from bus.bench.captures import Capture
 from bus.bench.drain import Usage
 from bus.bench.product import Watch
@@ -53,9 +53,7 @@ def measure(settings: Settings, one: Capture, domain: str, seed: int, rate: int,
     return {
         "changes": len(late),
         "changes_per_second": round(reached),
-        "p50_ms": _at(late, 0.5),
-        "p99_ms": _at(late, 0.99),
-        "max_ms": _at(late, 1.0),
+        **latency.told(late),
         "cpu_us_per_change": round(spent / wanted * 1e6, 1),
         "cpu_share": round(spent / took, 3),
         "peak_rss_mb": used.peak_rss_mb(),
@@ -65,10 +63,6 @@ def measure(settings: Settings, one: Capture, domain: str, seed: int, rate: int,
 def _late_ms(at: float, image: wide.Image | None) -> float:
     assert image is not None
     return at * 1000 - float(image[-1]) / 1000
-
-
-def _at(late: list[float], share: float) -> float:
-    return round(late[min(len(late) - 1, int(len(late) * share))], 1)
 
 
 def _receive(home: str, ends: dict[tuple[str, int], int], wanted: int, ready: Flag, stop: Flag, answer: Connection) -> None:

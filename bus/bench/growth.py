@@ -237,7 +237,7 @@ class Scene:
 
 def round_us(plan: Plan, agreements: int, reader: ReplicaReader, events: Sequence[Sent]) -> float:
     """CPU µs an event, as the worker's loop spends them (bus.engine.batch), but for what Kafka's client costs."""
-    seqs, force, out = [0] * agreements, [True] * agreements, list[Record]()
+    seqs, force, out = [0] * agreements, (True,) * agreements, list[Record]()
     tallies: dict[Any, int] = {}
     handle, produced = plan.handle, 0
 

@@ -23,7 +23,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 from bus import access, config, platform
 from bus.avro import dataset
 from bus.avro.dataset import Dataset
-from bus.bench import product
+from bus.bench import latency, product
 from bus.bench.events import Events
 from bus.config import Settings
 from bus.core import topics
@@ -36,7 +36,6 @@ DRAIN_SECONDS = 10.0
 PATIENCE_SECONDS = 300.0
 DISTINCT_EVENTS = 20_000
 _ID = slice(5, 21)
-_PICKED = {"p50_ms": 0.5, "p99_ms": 0.99, "max_ms": 1.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,15 +79,14 @@ class _Past:
         try:
             log = self._settings.home / "log" / "register.log"
             product.wait_for("the replica", lambda: "register_ready" in log.read_text(encoding="utf-8"), [register])
-            with_workers = self._with_workers
-            with_workers(self._drain)
+            self._with_workers(self._drain)
             self._say(f"{self._order.rate} events a second alone")
-            alone = with_workers(self._steady)
+            alone = self._with_workers(self._steady)
             self._say("the same beside the past")
             seconds: list[float] = []
             switch = threading.Thread(target=lambda: seconds.append(self._switch_on()))
             switch.start()
-            beside = with_workers(self._steady)
+            beside = self._with_workers(self._steady)
             switch.join()
         finally:
             product.stop(register)
@@ -141,7 +139,7 @@ class _Past:
             raise RuntimeError(f"{missing} of {len(sent)} events did not arrive")
         product.wait_for("the past to be given", self._caught_up, running)
         found = sorted((arrivals.at[event_id] - at) * 1000 for event_id, at in sent.items())
-        return {name: round(found[min(len(found) - 1, int(len(found) * share))], 1) for name, share in _PICKED.items()}
+        return latency.told(found)
 
     def _told(self, event: str) -> int:
         return sum(_text(path).count(f'"{event}"') for path in self._logs)

@@ -16,7 +16,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from bus import access, config
 from bus.avro import varint
-from bus.bench import contestants, drain, filling
+from bus.bench import contestants, drain, filling, latency
 from bus.bench.contestants import Contestant
 from bus.bench.filling import Load
 from bus.bench.product import Watch
@@ -96,16 +96,13 @@ def measure(settings: Settings, one: Contestant, load: Load, rate: int, seconds:
 def _figures(name: str, late: list[float], rate: int, seconds: float, cores: float) -> dict[str, Any]:
     if not late:
         raise RuntimeError(f"{name}: nothing came out")
-    picked = {
-        q: round(late[min(len(late) - 1, int(len(late) * share))]) for q, share in (("p50", 0.5), ("p99", 0.99), ("max", 1))
-    }
     return {
         "engine": name,
         "mode": "steady",
         "rate": rate,
         "seconds": seconds,
         "samples": len(late),
-        **{f"{q}_ms": value for q, value in picked.items()},
+        **latency.told(late),
         "cpu_seconds_per_million": round(cores / rate * 1e6, 1),
     }
 

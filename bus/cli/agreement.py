@@ -35,4 +35,7 @@ def apply(context: typer.Context, json: Annotated[bool, typer.Option("--json", h
     for what, names in told.items():
         for name in names:
             frame.out().print(f"{what:8} {name}")
-    frame.talk("The engine takes the change over within two seconds." if done.change else "Nothing to change.")
+    if done.change:
+        frame.talk("Every worker takes the change over between two transactions; bus.audit has the offsets.")
+    else:
+        frame.talk("Nothing to change.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -50,11 +51,7 @@ def bench(
 
     rows = run.measure(run.Order(Load(events, people, seed, workers), rounds, rate, seconds, not without_streams, home))
     captured = measuring.measure(measuring.Order(), frame.talk) if with_capture else []
-    if json:
-        frame.as_json(rows + captured)
-    else:
-        print(table.table(rows))
-        _show_captured(captured)
+    _tell(rows + captured, json, lambda _: "\n".join([table.table(rows), *([_captured(captured)] if captured else [])]))
     _exit_unless_right(rows + captured)
 
 
@@ -82,21 +79,27 @@ def capture(
         raise typer.BadParameter("as many as there are rows at most", param_hint="--updates")
     order = measuring.Order(rows, inserts, updates, rate, seconds, rounds, seed, not without_debezium)
     found = measuring.measure(order, frame.talk)
-    if json:
-        frame.as_json(found)
-    else:
-        _show_captured(found)
+    _tell(found, json, _captured)
     _exit_unless_right(found)
 
 
-def _show_captured(rows: list[dict[str, Any]]) -> None:
+Rows = list[dict[str, Any]]
+
+
+def _tell(rows: Rows, json: bool, shown: Callable[[Rows], str]) -> None:
+    if json:
+        frame.as_json(rows)
+    else:
+        print(shown(rows))
+
+
+def _captured(rows: Rows) -> str:
     from bus.bench import capture_shown
 
-    if rows:
-        print(capture_shown.table(rows))
+    return capture_shown.table(rows)
 
 
-def _exit_unless_right(rows: list[dict[str, Any]]) -> None:
+def _exit_unless_right(rows: Rows) -> None:
     from bus.bench import table
 
     if problems := table.failed(rows):
@@ -121,11 +124,11 @@ def restart(
     """
     from bus.bench import restart as measuring
 
-    found = measuring.measure(measuring.Order(people, backlog, restarts, seed, not without_streams), frame.talk)
-    if json:
-        frame.as_json(found)
-    else:
-        print(measuring.table(found))
+    _tell(
+        measuring.measure(measuring.Order(people, backlog, restarts, seed, not without_streams), frame.talk),
+        json,
+        measuring.table,
+    )
 
 
 @app.command()
@@ -144,10 +147,7 @@ def past(
     from bus.bench import past as measuring
 
     found = measuring.measure(measuring.Order(events, people, rate, seconds, agreement), frame.talk)
-    if json:
-        frame.as_json(found)
-    else:
-        print("\n".join("  ".join(f"{name} {value}" for name, value in row.items()) for row in found))
+    _tell(found, json, lambda rows: "\n".join("  ".join(f"{name} {value}" for name, value in row.items()) for row in rows))
 
 
 @app.command()
@@ -172,17 +172,14 @@ def growth(
     from bus.bench import growth as measuring
     from bus.bench import growth_shown
 
-    axes = (_numbers("--people", people, 1, 9_999_999 + 1), _numbers("--agreements", agreements, 1, 1_000))
+    axes = (_numbers("--people", people, 1, 10_000_000), _numbers("--agreements", agreements, 1, 1_000))
     order = measuring.Order(*axes, _numbers("--sizes", sizes, 200, 1_000_000), events, rounds, seed)
     points = measuring.measure(order, frame.talk)
     for name, drawn in growth_shown.plots(points).items() if plots else ():
         assert plots is not None
         plots.mkdir(parents=True, exist_ok=True)
         (plots / name).write_text(drawn, encoding="utf-8")
-    if json:
-        frame.as_json([dataclasses.asdict(point) for point in points])
-    else:
-        print(growth_shown.table(points))
+    _tell([dataclasses.asdict(point) for point in points], json, lambda _: growth_shown.table(points))
 
 
 def _numbers(option: str, text: str, least: int, most: int) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from bus.core.outcome import DeadCode
 from bus.engine import deadletter, lanes
 from bus.engine.audit import AuditEncoder, Change, InputSpan, LaneCount, PastSpan
 from bus.engine.lanes import NOTHING, Lane, Past
-from bus.engine.plan import Plan, Record, Tally
+from bus.engine.plan import Plan, Record, Sums, Tally
 from bus.engine.policy import Policy
 
 Message = Any
@@ -31,7 +31,7 @@ _POLL_SECONDS = 0.02
 class Run:
     """One topic's share of one lane. `tallies`: results -> events; `sample`: the value of the last good record."""
 
-    __slots__ = ("dead", "force", "lane", "plan", "sample", "seqs", "span", "tallies")
+    __slots__ = ("_sums", "dead", "force", "lane", "plan", "sample", "seqs", "span", "tallies")
 
     def __init__(self, plan: Plan, lane: int, seqs: list[int], force: tuple[bool, ...], first: int) -> None:
         self.plan, self.lane, self.seqs, self.force = plan, lane, seqs, force
@@ -39,12 +39,19 @@ class Run:
         self.tallies: dict[Tally, int] = {}
         self.dead: dict[DeadCode, int] = {}
         self.sample = b""
+        self._sums: Sums | None = None
 
     def leave(self, last: Message, good: Message | None) -> None:
         """`last`: what was taken last; `good`: the last record of this stretch that was no dead letter, if there is one."""
         self.span.next = last.offset() + 1
         if good is not None:
             self.sample = good.value()
+
+    def sums(self) -> Sums:
+        """Of the whole run, so to be asked for when nothing more is taken in."""
+        if self._sums is None:
+            self._sums = self.plan.sums(self.tallies)
+        return self._sums
 
     def events(self) -> int:
         return sum(self.tallies.values()) + sum(self.dead.values())
@@ -216,7 +223,7 @@ class Batch:
                 continue
             run.span.events, run.span.dead = run.events(), sum(run.dead.values())
             count.inputs[topic] = run.span
-            verdicts, outcomes = run.plan.sums(run.tallies)
+            verdicts, outcomes = run.sums()
             for verdict, n in verdicts.items():
                 count.verdicts[run.plan.dataset, verdict] += n
             for (agreement, outcome), n in outcomes.items():

@@ -80,12 +80,9 @@ class Lane:
         seqs = tuple(state.seqs.get(name, 0) for name in agreements)
         return Lane(agreements, seqs, others, state.inputs, state.version, state.digest, state.past)
 
-    def after(
-        self, seqs: list[int], inputs: Mapping[str, int], version: int, digest: str, past: Mapping[str, Past] | None = None
-    ) -> Lane:
-        """`version`, `digest`: of the policy it was worked under; `past`: None where it stays."""
-        kept = self.past if past is None else past
-        return Lane(self.agreements, tuple(seqs), self.others, {**self.inputs, **inputs}, version, digest, kept)
+    def after(self, seqs: list[int], inputs: Mapping[str, int], version: int, digest: str, past: Mapping[str, Past]) -> Lane:
+        """`version`, `digest`: of the policy it was worked under."""
+        return Lane(self.agreements, tuple(seqs), self.others, {**self.inputs, **inputs}, version, digest, past)
 
     def state(self) -> LaneState:
         given = {name: seq for name, seq in zip(self.agreements, self.seqs, strict=True) if seq}

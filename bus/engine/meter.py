@@ -60,7 +60,7 @@ class Meter:
     def _run(self, run: Run) -> None:
         dataset = run.plan.dataset
         self._child(telemetry.counter, "bus_engine_events_total", dataset).inc(run.events())
-        verdicts, outcomes = run.plan.sums(run.tallies)
+        verdicts, outcomes = run.sums()
         for verdict, n in verdicts.items():
             self._child(telemetry.counter, "bus_verdicts_total", dataset, verdict).inc(n)
         for (agreement, outcome), n in outcomes.items():

@@ -41,6 +41,8 @@ NO_VERDICT = "none"
 """What `Plan.verdict` says of datasets that are not verified: those without people, and the register itself."""
 
 Tally = bytes
+Sums = tuple[Counter[str], Counter[tuple[str, str]]]
+"""Events by verdict, and by (agreement, outcome)."""
 PersonOf = Callable[[bytes], bytes | None]
 Record = tuple[str, bytes, bytes]
 """(topic, value, key)."""
@@ -78,8 +80,8 @@ class Plan:
         """(agreement, outcome) for each agreement on the dataset."""
         return tuple(zip(self.agreements, (OUTCOMES[o] for o in tally[1:]), strict=True))
 
-    def sums(self, tallies: Mapping[Tally, int]) -> tuple[Counter[str], Counter[tuple[str, str]]]:
-        """Events by verdict, and by (agreement, outcome). Of hundreds of agreements few get an event, so the others' row
+    def sums(self, tallies: Mapping[Tally, int]) -> Sums:
+        """Of hundreds of agreements few get an event, so the others' row
         filters are not counted one by one."""
         verdicts, listed = Counter[str](), Counter[tuple[int, int]]()
         for tally, events in tallies.items():

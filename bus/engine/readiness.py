@@ -6,20 +6,19 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
+from confluent_kafka import IsolationLevel, KafkaException
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # its own documented name
 
 from bus import telemetry
 from bus.config import Settings
 from bus.core.outcome import Cause
-from bus.engine import client
+from bus.engine import client, lanes
 from bus.engine.client import HumanNeeded, Stop
 from bus.engine.meter import Meter
 from bus.engine.replica import ReplicaReader
 from bus.engine.transaction import Stopped
 
 LOOK_SECONDS = 0.1
-QUERY_SECONDS = 10.0
 _INCOMPLETE = "the replica is not complete"
 
 
@@ -72,13 +71,12 @@ class Readiness:
         """Why the worker must wait; '' when it need not. Not to know the register's end is a reason."""
         most, applied = self._settings.max_register_lag_records, self._replica.offsets()
         try:
-            lanes = admin.list_topics(self._topic, QUERY_SECONDS).topics[self._topic].partitions
-            asked = {TopicPartition(self._topic, lane): OffsetSpec.latest() for lane in lanes}  # type: ignore[no-untyped-call]
-            answers = admin.list_offsets(asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=QUERY_SECONDS)
-            ends = {place.partition: answer.result(2 * QUERY_SECONDS).offset for place, answer in answers.items()}
-        except (KafkaException, TimeoutError):
+            numbers = admin.list_topics(self._topic, lanes.QUERY_SECONDS).topics[self._topic].partitions
+            latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+            ends = lanes.offsets(admin, [(self._topic, n) for n in numbers], latest, IsolationLevel.READ_COMMITTED)
+        except KafkaException:
             return "the broker does not say how much the register holds"
-        lag = sum(max(0, end - applied.get(lane, 0)) for lane, end in ends.items())
+        lag = sum(max(0, end - applied.get(lane, 0)) for (_, lane), end in ends.items())
         telemetry.gauge("bus_engine_register_lag_records").set(lag)
         if lag <= most:
             return ""

@@ -204,6 +204,15 @@ def settled(lab: Lab, writers: list[Writer]) -> None:
         wait(lambda: db.execute(slot, (row[0], f"bus_{lab.domain}")).fetchone() == (True,), 90.0, 0.2)
 
 
+def comes_to_rest_whole(lab: Lab, writers: list[Writer], **settings: Any) -> None:
+    """One more life, to its end, and then the judge."""
+    with lab.capture(**settings) as capture:
+        capture.streaming()
+        settled(lab, writers)
+        capture.stop()
+    assert {"r", "c", "u", "d"} <= {e.op for e in judge(lab)}, "the workload did not do all there is to do"
+
+
 @pytest.mark.parametrize("seed", [1, 2])
 def test_kill_9_again_and_again_during_snapshot_and_stream(make_lab: MakeLab, seed: int) -> None:
     lab = make_lab(SQL, PARCEL, PERSON)
@@ -228,12 +237,7 @@ def test_kill_9_again_and_again_during_snapshot_and_stream(make_lab: MakeLab, se
             wait(lambda known=known: writers[0].committed > known + 20)  # type: ignore[misc]
             threading.Event().wait(chance.random() * 0.1)
             capture.kill()
-    with lab.capture(**batch) as capture:
-        capture.streaming()
-        settled(lab, writers)
-        capture.stop()
-    events = judge(lab)
-    assert {"r", "c", "u", "d"} <= {e.op for e in events}, "the workload did not do all there is to do"
+    comes_to_rest_whole(lab, writers, **batch)
     assert sum(len(s) for s in lab.positions()[-1]["tables"].values()) == 2, "segments outlive their use"
 
 

@@ -19,7 +19,7 @@ from bus.config import ROOT, Settings
 from bus.core import failpoint
 from bus.engine import worker
 from bus.engine.transaction import Abort, Indefinite, Transactions
-from tests.chaos import bugs
+from tests.chaos import bugs, bugs_capture, planting  # noqa: F401 imported, bugs are in planting.ALL
 
 if TYPE_CHECKING:
     from tests.engine.stage import Stage
@@ -37,7 +37,7 @@ def aborting() -> None:
             raise Abort("as the test wants it")
         honest(self, *given)
 
-    bugs.replace(Transactions, "commit", commit)
+    planting.replace(Transactions, "commit", commit)
 
 
 def leaving_open() -> None:
@@ -51,7 +51,7 @@ def leaving_open() -> None:
         if number % EVERY == 0:
             raise Indefinite("as the test wants it")
 
-    bugs.replace(Transactions, "commit", commit)
+    planting.replace(Transactions, "commit", commit)
 
 
 DISTURBANCES: dict[str, Callable[[], None]] = {"": lambda: None, "abort": aborting, "open": leaving_open}
@@ -83,12 +83,12 @@ def _settings(place: Path) -> Settings:
 
 def main() -> None:
     asked = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    asked.add_argument("--bug", default="", choices=["", *(b.name for b in bugs.ALL)])
+    asked.add_argument("--bug", default="", choices=["", *(b.name for b in planting.ALL)])
     asked.add_argument("--disturbance", default="", choices=DISTURBANCES)
     asked.add_argument("settings", type=Path, help="a home, or a file with pickled Settings")
     asked.add_argument("process", help="engine-<index> or capture-<database>")
     given = asked.parse_args()
-    next((b.plant for b in bugs.ALL if b.name == given.bug), lambda: None)()
+    next((b.plant for b in planting.ALL if b.name == given.bug), lambda: None)()
     DISTURBANCES[given.disturbance]()
     room, _, rest = given.process.partition("-")
     if room == "engine":

@@ -1,4 +1,4 @@
-"""Bugs, one function each, planted in the running product; what a test must then find is that something is wrong."""
+"""Bugs of the engine, one function each."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,42 +22,12 @@ from bus.engine.lanes import Recovered
 from bus.engine.policy import Policy
 from bus.engine.replica import ReplicaReader
 from bus.engine.transaction import Transactions
-from connectors.capture.events import MAX_ORDINAL, Events
-from connectors.capture.session import Session
-from connectors.capture.sink import Sink
+from tests.chaos.planting import ABORTS, EXPIRY, KILLS, bug, replace
 
-CALM, KILLS, ABORTS, EXPIRY, CAPTURE = "nothing else", "kill -9", "aborts", "an agreement ends", "kill -9 of capture"
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Bug:
-    name: str
-    shows_under: str
-    """The disturbance that it takes."""
-    plant: Callable[[], None]
-
-
-ALL: list[Bug] = []
-Patch = Callable[[], None]
 AGENCY = topics.agency("")
 DELETE = 2 * CHANGE_OPS.index("d")
 OP_AT = 21
 """Of a framed change event."""
-
-
-def bug(shows_under: str = CALM) -> Callable[[Patch], Patch]:
-    def register(plant: Patch) -> Patch:
-        ALL.append(Bug(plant.__name__.replace("_", " "), shows_under, plant))
-        return plant
-
-    return register
-
-
-def replace(owner: Any, name: str, made: Any) -> Any:
-    """What was there before. Raises AttributeError where nothing was: the product has moved on, and the bug with it."""
-    honest = getattr(owner, name)
-    setattr(owner, name, made)
-    return honest
 
 
 # -- the transaction
@@ -390,47 +360,3 @@ def audit_counts_one_too_many() -> None:
         return found
 
     replace(Batch, "_count", count)
-
-
-# -- capture
-
-
-@bug(CAPTURE)
-def position_by_lsn_only() -> None:
-    """A source transaction of which some was published counts as published."""
-    honest = Events.transaction
-
-    def transaction(self: Events, lsn: int, xid: int, ts_ms: int, now_ms: int, published: Any) -> None:
-        honest(self, lsn, xid, ts_ms, now_ms, published)
-        if published is not None and lsn <= published.lsn:
-            self._skip_below = MAX_ORDINAL
-
-    replace(Events, "transaction", transaction)
-
-
-@bug(CAPTURE)
-def position_recorded_after_the_events() -> None:
-    honest = Sink.commit
-
-    def commit(self: Sink, position_record: bytes | None) -> None:
-        if self._open:
-            self._producer.commit_transaction(20)
-            self._open = False
-        honest(self, position_record)
-
-    replace(Sink, "commit", commit)
-
-
-@bug(CAPTURE)
-def slot_told_before_the_commit() -> None:
-    honest = Session.commit_stream
-
-    def commit_stream(self: Session, confirmed: int) -> None:
-        self.wal.confirm(confirmed)
-        honest(self, confirmed)
-
-    replace(Session, "commit_stream", commit_stream)
-
-
-def under(disturbances: Iterable[str]) -> list[Bug]:
-    return [b for b in ALL if b.shows_under in disturbances]

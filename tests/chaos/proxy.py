@@ -13,9 +13,23 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
+
+from bus import config
+from bus.config import Settings
 
 HOST = "127.0.0.1"
 START_SECONDS = 10.0
+
+
+def behind(settings: Settings, port: int, home: Path) -> Settings:
+    """A home that shares everything with another one, but reaches the broker through this port."""
+    home.mkdir(exist_ok=True)
+    for name in ("secrets", "run", "replica", "log"):
+        (settings.home / name).mkdir(exist_ok=True)
+        (home / name).symlink_to(settings.home / name)
+    (home / config.SETTINGS_FILE).write_text(f"kafka: {{bootstrap: '{HOST}:{port}'}}\n", encoding="utf-8")
+    return config.load(home, env={})
 
 
 class Api(enum.IntEnum):

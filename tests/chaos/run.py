@@ -30,7 +30,6 @@ import psutil
 import psycopg
 from confluent_kafka import IsolationLevel, KafkaException
 
-from bus import config
 from bus.bench import product
 from bus.config import Settings
 from bus.core import topics
@@ -38,7 +37,7 @@ from bus.engine.worker import STUCK_STATUS
 from bus.platform import ports, processes
 from tests.chaos import plan
 from tests.chaos.plan import Step
-from tests.chaos.proxy import Fault, Proxy
+from tests.chaos.proxy import Fault, Proxy, behind
 from tests.oracle import check
 from tests.pipeline import rest
 from tests.pipeline.bus import Bus, running
@@ -206,15 +205,6 @@ class Chaos:
     def _big(self) -> None:
         with contextlib.suppress(psycopg.OperationalError, psycopg.IntegrityError):
             self._load.workload.big_transaction(BIG_ROWS)
-
-
-def behind(settings: Settings, port: int, home: Path) -> Settings:
-    """A home that shares everything with a running bus, but reaches the broker through this port."""
-    home.mkdir()
-    for name in ("secrets", "run", "replica", "log"):
-        (home / name).symlink_to(settings.home / name)
-    (home / config.SETTINGS_FILE).write_text(f"kafka: {{bootstrap: '127.0.0.1:{port}'}}\n", encoding="utf-8")
-    return config.load(home, env={})
 
 
 def reasons(settings: Settings) -> Counter[str]:

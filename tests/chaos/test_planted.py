@@ -16,15 +16,15 @@ import pytest
 from tests.capture import test_handover as handover
 from tests.capture.conftest import MakeLab, make_lab
 from tests.capture.lab import Lab
-from tests.chaos import bugs
+from tests.chaos import planting
 from tests.chaos.theatre import Theatre
 
 __all__ = ["make_lab"]
 pytestmark = pytest.mark.timeout(600)
 ALL = os.environ.get("LT_PLANTED") == "1"
 """'' is no bug: a check that always finds something would be found out by it."""
-ENGINE = [(d, "") for d in (bugs.CALM, bugs.KILLS, bugs.ABORTS, bugs.EXPIRY)] + [
-    (b.shows_under, b.name) for b in bugs.ALL if b.shows_under != bugs.CAPTURE
+ENGINE = [(d, "") for d in (planting.CALM, planting.KILLS, planting.ABORTS, planting.EXPIRY)] + [
+    (b.shows_under, b.name) for b in planting.ALL if b.shows_under != planting.CAPTURE
 ]
 DEATHS = (
     *(("before-position:3", True), ("after-position:2:100", True), ("capture-committed:3", True)),
@@ -66,7 +66,7 @@ def test_a_broken_engine_is_found_out(theatre: Theatre, table: Table, shows_unde
 
 
 @pytest.mark.skipif(not ALL, reason="make planted")
-@pytest.mark.parametrize("bug", ["", *(b.name for b in bugs.under([bugs.CAPTURE]))])
+@pytest.mark.parametrize("bug", ["", *(b.name for b in planting.under([planting.CAPTURE]))])
 def test_a_broken_capture_is_found_out(make_lab: MakeLab, table: Table, bug: str) -> None:
     """Source transactions larger than a batch, and a process that dies around its commits."""
     lab = make_lab(handover.SQL, handover.PARCEL, handover.PERSON)
@@ -80,7 +80,7 @@ def test_a_broken_capture_is_found_out(make_lab: MakeLab, table: Table, bug: str
         found = [f"history of each row ({str(error).splitlines()[0]})"]
     finally:
         writer.stopping.set()
-    table.append((bug, bugs.CAPTURE, found))
+    table.append((bug, planting.CAPTURE, found))
     assert bool(found) == bool(bug), found
 
 

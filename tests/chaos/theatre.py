@@ -21,7 +21,7 @@ from bus.config import ROOT, Settings
 from bus.core import identity, topics
 from bus.engine import agreements
 from bus.platform import cluster, declaration, declared
-from tests.chaos import broken, bugs
+from tests.chaos import broken, planting
 from tests.engine.stage import Stage
 from tests.oracle.agreements import read_all
 from tests.oracle.collect import collect_topics, read
@@ -135,10 +135,10 @@ def _expiry(stage: Stage, bug: str) -> None:
 
 
 _SCRIPTS: dict[str, Callable[[Stage, str], None]] = {
-    bugs.CALM: _calm,
-    bugs.KILLS: _kills,
-    bugs.ABORTS: lambda stage, bug: _calm(stage, bug, "abort"),
-    bugs.EXPIRY: _expiry,
+    planting.CALM: _calm,
+    planting.KILLS: _kills,
+    planting.ABORTS: lambda stage, bug: _calm(stage, bug, "abort"),
+    planting.EXPIRY: _expiry,
 }
 
 

@@ -8,14 +8,14 @@ import json
 import subprocess
 import time
 from bisect import bisect_left
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaException, Producer, TopicPartition
 
-from bus import access, config
+from bus import access
 from bus.avro import dataset, frame
 from bus.avro.dataset import Dataset
 from bus.bench import product
@@ -28,49 +28,14 @@ from bus.ledger.account import DatasetInput, settle
 from bus.ledger.decoding import Decoder
 from bus.platform import declaration
 from bus.registry import log as registry
+from tests.engine.tape import PATIENCE_SECONDS, Tape
 
 PEOPLE = 2_000
-PATIENCE_SECONDS = 120.0
 
 
 def digest(listed: dict[str, Any]) -> str:
     """Of agreements as an audit line lists them, in id order."""
     return hashlib.sha256(b"".join(a["grant_hash"] for _, a in sorted(listed.items()))).hexdigest()
-
-
-class Tape:
-    """All that a reader of committed records has seen of these topics. Moves forward only."""
-
-    def __init__(self, config: dict[str, Any], watch: product.Watch, names: list[str]) -> None:
-        self._watch, self._names = watch, names
-        self._next: dict[tuple[str, int], int] = {}
-        self.lanes: dict[str, dict[int, list[Any]]] = defaultdict(lambda: defaultdict(list))
-        reading = {"isolation.level": "read_committed", "enable.partition.eof": True, "auto.offset.reset": "error"}
-        self._consumer = Consumer(config | reading | {"group.id": "stage", "enable.auto.commit": False})
-
-    def add(self, names: Iterable[str]) -> None:
-        self._names += [name for name in names if name not in self._names]
-
-    def forward(self) -> None:
-        """Up to where committed records can be read by now."""
-        ends = self._watch.ends(self._names, IsolationLevel.READ_COMMITTED)
-        waiting = {place: end for place, end in ends.items() if end > self._next.get(place, 0)}
-        self._consumer.assign([TopicPartition(t, p, self._next.get((t, p), 0)) for t, p in waiting])
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while waiting:
-            assert time.monotonic() < deadline, f"not read to the end: {waiting}"
-            found: list[Any] = self._consumer.consume(2_000, 0.1)
-            for message in found:
-                place = (message.topic(), message.partition())
-                if message.error() is None:
-                    self.lanes[place[0]][place[1]].append(message)
-                    self._next[place] = message.offset() + 1
-                else:
-                    assert message.error().code() == KafkaError._PARTITION_EOF, message.error()
-                    self._next[place] = message.offset()
-                if self._next[place] >= waiting.get(place, 0):
-                    waiting.pop(place, None)
-        self._consumer.unassign()
 
 
 class Stage:
@@ -117,17 +82,9 @@ class Stage:
     # -- processes ---------------------------------------------------------------------------------------------------------
 
     def start(self, process: str, home: Settings | None = None) -> None:
-        """`home`: another home on this broker (`behind`)."""
+        """`home`: another home on this broker (`proxy.behind`)."""
         self._homes[process] = home or self.settings
         self.running[process] = product.start(self._homes[process], process)
-
-    def behind(self, port: int, home: Path) -> Settings:
-        """A home that shares everything with ours, but reaches the broker through this port."""
-        for name in ("secrets", "run", "replica", "log"):
-            (self.settings.home / name).mkdir(exist_ok=True)
-            (home / name).symlink_to(self.settings.home / name)
-        (home / config.SETTINGS_FILE).write_text(f"kafka: {{bootstrap: '127.0.0.1:{port}'}}\n", encoding="utf-8")
-        return config.load(home, env={})
 
     def kill(self, process: str) -> None:
         """SIGKILL, as a power cut or an out-of-memory killer would."""

@@ -9,7 +9,6 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from bus.engine import agreement_log, agreements
 from bus.engine.agreement_log import INDEX, Reading, Said
 from bus.engine.client import Stop
 from bus.engine.worker import Worker
+from tests.engine.feeding import feeding
 from tests.engine.stage import Stage, digest
 from tests.engine.strength.matrix import only_soak
 from tests.engine.test_worker import owns
@@ -53,25 +53,6 @@ def afterwards(stage: Stage) -> Iterator[None]:
 def files(stage: Stage, tmp_path: Path) -> Path:
     """Agreement files to be edited."""
     return shutil.copytree(stage.settings.agreements, tmp_path / "agreements")
-
-
-@contextmanager
-def load(stage: Stage) -> Iterator[None]:
-    """Events go in all the time."""
-    feeding = threading.Event()
-    feeding.set()
-
-    def feed() -> None:
-        while feeding.is_set():
-            stage.feed(40)
-
-    feeder = threading.Thread(target=feed)
-    feeder.start()
-    try:
-        yield
-    finally:
-        feeding.clear()
-        feeder.join(60)
 
 
 def in_force(stage: Stage) -> dict[int, dict[str, Any]]:
@@ -111,7 +92,7 @@ def test_a_change_takes_effect_at_one_point_of_every_lane_while_events_flow(stag
     for index in range(2):
         stage.start(f"engine-{index}")
     stage.until("both to own lanes", lambda: all(owns(stage, f"engine-{n}", 2) for n in range(2)))
-    with load(stage):
+    with feeding(stage):
         stage.until("all lanes to be at work", lambda: len(in_force(stage)) == 4)
         (files / "archive.land.yaml").write_text(NEW, encoding="utf-8")
         (files / "education.pupils.yaml").unlink()
@@ -249,7 +230,7 @@ def test_an_agreement_switched_on_gets_what_it_would_have_got_from_the_start(sta
     began = time.monotonic()
     stage.apply(files)
     killed_amid = 0
-    with load(stage):
+    with feeding(stage):
         for _ in range(2):
             seen = len(given_records(stage, second))
             stage.until("more of the past", lambda seen=seen: len(given_records(stage, second)) > seen)  # type: ignore[misc]

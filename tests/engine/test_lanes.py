@@ -56,7 +56,7 @@ def test_an_agreement_out_of_use_keeps_its_count_for_when_it_comes_back(
     seqs: dict[str, int], used: list[str], moved: dict[str, int]
 ) -> None:
     lane = Lane.of(LaneState(seqs, {"t": 1}), tuple(used))
-    after = lane.after([n + 1 for n in lane.seqs], moved, 7, "d").state()
+    after = lane.after([n + 1 for n in lane.seqs], moved, 7, "d", lane.past).state()
     assert (after.version, after.digest) == (7, "d")
     assert after.seqs == {**seqs, **{name: seqs.get(name, 0) + 1 for name in used}}
     assert after.inputs == {"t": 1, **moved}

@@ -21,6 +21,7 @@ from bus.engine.client import Stop
 from bus.engine.transaction import Transactions
 from bus.engine.worker import Worker
 from bus.platform import broker
+from tests.engine.feeding import feeding
 from tests.engine.stage import Stage
 
 pytestmark = pytest.mark.timeout(400)
@@ -180,26 +181,14 @@ def test_a_client_that_begins_at_the_wrong_place_costs_an_abort_and_nothing_else
 
 def test_lanes_that_change_hands_under_load_skip_and_repeat_nothing(stage: Stage) -> None:
     """Each join and each leave assigns every lane anew, while records arrive at the ends of all of them."""
-    feeding = threading.Event()
-    feeding.set()
-
-    def feed() -> None:
-        while feeding.is_set():
-            stage.feed(40)
-
     stage.start("engine-0")
     stage.until("lanes", lambda: owns(stage, "engine-0", 4))
-    feeder = threading.Thread(target=feed)
-    feeder.start()
-    try:
+    with feeding(stage):
         for _ in range(2):
             stage.start("engine-1")
             stage.until("both to own lanes", lambda: all(owns(stage, f"engine-{n}", 2) for n in range(2)))
             stage.kill("engine-1")
             stage.until("one to own all lanes", lambda: owns(stage, "engine-0", 4))
-    finally:
-        feeding.clear()
-        feeder.join(60)
     stage.until("the end of the inputs", stage.drained)
     stage.check()
     lines = [line for index in range(2) for line in stage.log(f"engine-{index}")]

@@ -9,7 +9,7 @@ import pytest
 
 from bus.config import Settings
 from bus.platform import ports
-from tests.chaos.proxy import Proxy
+from tests.chaos.proxy import Proxy, behind
 from tests.engine.stage import Stage
 
 
@@ -21,7 +21,7 @@ def proxy(stage: Stage) -> Iterator[Proxy]:
 
 @pytest.fixture
 def home(stage: Stage, proxy: Proxy, tmp_path: Path) -> Settings:
-    return stage.behind(proxy.port, tmp_path)
+    return behind(stage.settings, proxy.port, tmp_path)
 
 
 @pytest.fixture(autouse=True)

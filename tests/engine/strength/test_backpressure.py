@@ -29,7 +29,7 @@ from bus import config
 from bus.config import Settings
 from bus.core import topics
 from bus.core.outcome import Cause
-from tests.chaos.proxy import Api, Fault, Kind, Proxy
+from tests.chaos.proxy import Api, Fault, Kind, Proxy, behind
 from tests.engine.stage import Stage
 from tests.engine.strength.matrix import cases, only_soak
 
@@ -171,7 +171,7 @@ def test_a_topic_with_too_few_replicas_stops_the_worker_which_says_why_and_goes_
 
 def test_a_worker_does_not_begin_on_a_replica_that_is_too_far_behind_and_says_so(stage: Stage, tmp_path: Path) -> None:
     """And it begins when the replica has caught up."""
-    home = stage.behind(int(stage.config["bootstrap.servers"].rpartition(":")[2]), tmp_path)
+    home = behind(stage.settings, int(stage.config["bootstrap.servers"].rpartition(":")[2]), tmp_path)
     with (tmp_path / config.SETTINGS_FILE).open("a") as settings:
         settings.write("engine: {max_register_lag_records: 20}\n")
     people = [(stage.register.topic, key, value) for key, value in stage.filling.events(stage.register).register()]

@@ -15,7 +15,7 @@ from bus import access
 from bus.access import Connections
 from bus.engine.client import Calls, Stop
 from bus.engine.transaction import Indefinite, Transactions
-from tests.chaos.proxy import Api, Fault, Kind, Proxy
+from tests.chaos.proxy import Api, Fault, Kind, Proxy, behind
 from tests.engine.stage import Stage
 from tests.engine.strength.matrix import only_soak
 
@@ -25,7 +25,7 @@ CLIENT = "belated"
 
 @pytest.fixture
 def config(stage: Stage, proxy: Proxy, tmp_path: Path) -> dict[str, Any]:
-    return access.confluent(stage.behind(proxy.port, tmp_path), "admin") | {"client.id": CLIENT}
+    return access.confluent(behind(stage.settings, proxy.port, tmp_path), "admin") | {"client.id": CLIENT}
 
 
 @pytest.fixture

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import random
-import threading
 import time
 
 import pytest
 
+from tests.engine.feeding import feeding
 from tests.engine.stage import Stage
 from tests.engine.strength.matrix import only_soak
 
@@ -29,16 +29,7 @@ class Pause:
 def test_a_worker_that_joins_or_leaves_every_two_seconds_costs_time_and_nothing_else(stage: Stage, seed: int) -> None:
     """Leaves by being asked or by being killed; a name that is away is given up after its session's time."""
     rng = random.Random(seed)
-    feeding = threading.Event()
-    feeding.set()
-
-    def feed() -> None:
-        while feeding.is_set():
-            stage.feed(40)
-
-    feeder = threading.Thread(target=feed)
-    feeder.start()
-    try:
+    with feeding(stage):
         for turn in range(TURNS):
             name = f"engine-{rng.randrange(WORKERS)}"
             if name not in stage.running:
@@ -49,9 +40,6 @@ def test_a_worker_that_joins_or_leaves_every_two_seconds_costs_time_and_nothing_
                 stage.stop(name)
             pause = Pause(TURN_SECONDS)
             stage.until(f"turn {turn}", pause.over, restarting=True)
-    finally:
-        feeding.clear()
-        feeder.join(60)
     if "engine-0" not in stage.running:
         stage.start("engine-0")
     stage.until("the end of the inputs", stage.drained, restarting=True)
