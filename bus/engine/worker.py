@@ -123,7 +123,7 @@ class Worker:
 
     def work(self) -> None:
         """Until asked to stop. Raises HumanNeeded and the other errors that `run` reports; Stopped in the middle of a step."""
-        self._transactions = self._new_producer()  # first of all: it ends what an earlier one left open
+        self._transactions = self._new_producer()  # before the register is waited for: it ends what an earlier one left open
         self._readiness.await_recent()
         failpoint.hit(Point.BEFORE_JOIN)
         self._member.join()
