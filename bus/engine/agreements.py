@@ -35,9 +35,8 @@ class AgreementError(ValueError):
 
     def __init__(self, problems: list[Problem]) -> None:
         self.problems = tuple(sorted(problems, key=lambda p: (p.file, p.line)))
-        count = (
-            f"{len(problems)} problem{'s' if len(problems) > 1 else ''} in the agreements; none is in force until all are mended:"
-        )
+        found = f"{len(problems)} problem{'s' if len(problems) > 1 else ''} in the agreements"
+        count = f"{found}; none of the files is used until all are mended:"
         super().__init__("\n".join([count, *map(str, self.problems)]))
 
 
