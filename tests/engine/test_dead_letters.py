@@ -18,14 +18,14 @@ def test_a_record_that_is_longer_than_a_topic_takes_stops_nobody(stage: Stage) -
     key, value = stage._made[one.name][0]
     bad = [value[:5] + bytes(length) for length in (7_900_000, 8_500_000, 40_000_000)]
     producer = Producer(stage.config | {"message.max.bytes": 100_000_000, "compression.type": "zstd"})
-    placed: list[tuple[int, int]] = []
+    placed: list[tuple[int | None, int | None]] = []
     for record in bad:
         stage.feed(50)
         producer.produce(one.topic, record, key, on_delivery=lambda _, m: placed.append((m.partition(), m.offset())))
         assert producer.flush(60) == 0
     run_here(stage, 50)
     stage.check()
-    letters = {}
+    letters: dict[tuple[int | None, int | None], tuple[bytes, bytes | None]] = {}
     for record in stage.records(deadletter.topic(one.name)):
         found = dict(record.headers())
         letters[int(found[deadletter.PARTITION_HEADER]), int(found[deadletter.OFFSET_HEADER])] = (
