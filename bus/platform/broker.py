@@ -67,7 +67,8 @@ transaction.state.log.num.partitions=8
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 share.coordinator.state.topic.num.partitions=1
-group.initial.rebalance.delay.ms=0
+# workers that start together begin together: the first one would take all lanes, and give half of them back a second later
+group.initial.rebalance.delay.ms=500
 
 # nothing is forgotten unless a topic says so; a consumer group keeps its place while the bus is down for long
 log.retention.ms=-1
