@@ -6,7 +6,7 @@ Every function is total: for each value that a walker accepts it returns a value
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bus.avro import varint
@@ -28,11 +28,13 @@ class MaskError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Masked:
-    """`apply`: an encoded value -> what is delivered, encoded as `type`; None: the value itself. `memo` is `apply` by look-up."""
+    """`apply`: an encoded value -> what is delivered, encoded as `type`; None: the value itself. `memo` is `apply` by look-up.
+    `keyed`: `apply` is the pseudonym of a text of the row under the agreement's secret."""
 
     type: Any
     apply: Apply | None = None
     memo: Memo[bytes, bytes] | None = None
+    keyed: bool = False
 
 
 def masked(avro_type: Any, mask: Mask, secret: bytes) -> Masked:
@@ -54,7 +56,7 @@ def masked(avro_type: Any, mask: Mask, secret: bytes) -> Masked:
         raise MaskError(f"mask {mask.value!r} does not work on this type")
     if mask is Mask.LAST4:
         return _applied("string", nullable, _last4)
-    return _applied("string", nullable, _pseudonym(secret))
+    return replace(_applied("string", nullable, _pseudonym(secret)), keyed=True)
 
 
 def _applied(delivered: str, nullable: bool, apply: Apply) -> Masked:

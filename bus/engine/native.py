@@ -14,7 +14,7 @@ from typing import Any
 
 from bus.avro import derive, frame, varint
 from bus.avro.dataset import Role
-from bus.avro.types import Names, kind
+from bus.avro.types import Names, kind, split_null
 from bus.core import identity, topics
 from bus.core.outcome import VERDICTS, DeadCode
 from bus.engine.generate import Generator, Subscription
@@ -37,7 +37,18 @@ _MOST_SYMBOLS = 64
 _MOST_ROLES, _MOST_CHECKS = 16, 31
 WORTH_AN_INDEX = 8
 """Fewer filters than this on one column are tried one by one: that costs less than looking the value up."""
-_OF_ROW, _MASKED, _OF_REGISTER = range(3)
+_OF_ROW, _MASKED, _OF_REGISTER, _PSEUDONYM = range(4)
+_BY_FOLDED = 4
+_FOLDS, _NO_FOLD = 0x2000, 0xFFFF
+
+
+def _folded(number: int) -> int:
+    """The one character that a character is case-folded to, if the table has it."""
+    made = chr(number).casefold()
+    return ord(made) if len(made) == 1 and ord(made) < _FOLDS else _NO_FOLD
+
+
+_FOLDED = struct.pack(f"={_FOLDS}H", *map(_folded, range(_FOLDS)))
 
 
 class _TooComplex(Exception):
@@ -90,6 +101,7 @@ def compile_native(made: Generator) -> Callable[..., Any] | None:
             roles,
             tuple(_subscription(made, s, columns) for s in made.subscriptions),
             *indexes(made, columns),
+            _FOLDED,
         )
     ).handle
     return handle
@@ -186,7 +198,7 @@ def _role(verification: Verification, k: int, role: Role, columns: list[str]) ->
 
 
 def _check(column: int, theirs: int, check: Check) -> tuple[Any, ...]:
-    how, paired = check.how.value, int(check.paired)
+    how, paired = _BY_FOLDED if check.by_case else check.how.value, int(check.paired)
     return (column, check.lead, theirs, check.lead_theirs, how, paired, check.differs, check.form)
 
 
@@ -241,5 +253,7 @@ def _parts(made: Generator, s: Subscription, columns: list[str]) -> Iterable[tup
             yield _OF_REGISTER, theirs.index(part.column), 0, int(part.nullable), memo, apply
         elif part.masked.apply is None:
             yield _OF_ROW, columns.index(part.column), columns.index(last.column), 0, None, None
+        elif part.masked.keyed:
+            yield _PSEUDONYM, columns.index(part.column), 0, int(split_null(made.dataset.fields[part.column])[1]), None, apply
         else:
             yield _MASKED, columns.index(part.column), 0, 0, memo, apply

@@ -62,6 +62,8 @@ class Check:
     paired: bool
     form: Memo[bytes, bytes] | None
     """ISO_DATE, YEAR: our value -> the register's text."""
+    by_case: bool
+    """BYTES of two texts: whether a difference in case alone is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +190,8 @@ class Verification:
         elif rule == "date" and scalar(theirs) == "string" and scalar(ours) == "int":
             how, form = How.YEAR, _YEAR[lead]
         known: Any = Memo(lambda pair: exact(*pair), _FEW) if paired else exact
-        return Check(lead, lead_theirs, how, known, paired, form)
+        by_case = rule == "name" and how is How.BYTES and scalar(ours) == "string"
+        return Check(lead, lead_theirs, how, known, paired, form, by_case)
 
     def heads(self, role: Role) -> Memo[int, bytes]:
         """Fields that differ, a bit each -> a `Verification` up to its register_offset."""

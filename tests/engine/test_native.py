@@ -16,10 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bus.core.agreement import Grant, GrantedField, Mask
+from bus.core.identity import agreement_secret, pseudonym
+from bus.core.matching import same_name
 from bus.engine import native
 from bus.engine.generate import Generator
 from bus.engine.plan import Record, Secrets, compile_plan
-from tests.engine.test_plan_semantics import MEMBER, PEOPLE, REGISTER, ROW, agreement, dataset, handle
+from tests.engine.reference import Known
+from tests.engine.test_plan_semantics import MEMBER, PEOPLE, PIN, REGISTER, ROW, agreement, dataset, handle
 from tests.engine.worlds import AGREEMENT_SECRET, MAX_RECORD_BYTES, PERSON_SECRET, Stage
 
 GRANT = Grant(MEMBER.name, (GrantedField("pin"), GrantedField("name"), GrantedField("register.ward")), share_verdict=True)
@@ -135,3 +138,33 @@ def test_the_decisions_of_hundreds_of_agreements_are_remembered() -> None:
     tallies = [bytes([1, *(int(n == which) for n in range(MANY))]) for which in range(MANY)]
     assert [memo[t] for t in tallies]
     assert len(memo) == MANY
+
+
+LETTERS = st.sampled_from("aAĂằỆệđĐıIİßẞſsΣςσÅå\u212b\u0300\u1e9e\u1f80\u1f88 \u2126\U00010400\U00010428")
+NAMES = st.one_of(st.text(LETTERS, max_size=6), st.text(max_size=5))
+AS_WRITTEN = (str, str.upper, str.lower, str.title, str.casefold, str.swapcase)
+
+
+@given(NAMES, st.sampled_from(AS_WRITTEN), st.one_of(st.none(), NAMES))
+def test_names_that_differ_in_case_alone_agree_and_others_are_judged_by_the_rule(
+    known: str, write: Any, other: str | None
+) -> None:
+    """The kernel folds what it can and asks Python for the rest; the verdict is the rule's either way."""
+    people = {PIN: Known(PEOPLE[PIN].row | {"full_name": known}, 1)}
+    name = write(known) if other is None else other
+    on = Stage(MEMBER, REGISTER, (agreement(GRANT),), people)
+    *_, verified = handle(on, "c", None, ROW | {"name": name})
+    assert verified["verification"][0]["status"] == ("MATCH" if same_name(known, name) else "MISMATCH")
+
+
+@given(st.one_of(st.just(""), st.text(max_size=20), st.text(min_size=100, max_size=300)))
+def test_a_pseudonym_is_that_of_the_text_whatever_its_length(text: str) -> None:
+    """Empty, within one block of the hash, and over several: as bus.core.identity has it, of a nullable column or not."""
+    fields = (GrantedField("name", Mask.PSEUDONYM), GrantedField("note", Mask.PSEUDONYM))
+    of = dataset("insurance.member", MEMBER.fields | {"note": ["null", "string"]}, list(MEMBER.people))
+    for note in (text, None):
+        on = Stage(of, REGISTER, (agreement(Grant(of.name, fields)),), PEOPLE)
+        (delivery,), _, _ = handle(on, "c", None, ROW | {"name": text, "note": note})
+        secret = agreement_secret(AGREEMENT_SECRET, "tax.people")
+        made = pseudonym(secret, text.encode()).hex()
+        assert delivery["data"] == {"name": made, "note": None if note is None else made}

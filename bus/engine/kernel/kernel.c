@@ -168,14 +168,59 @@ static int agrees_in_form(const Check *c, Bytes ours, PyObject *person)
     return answer;
 }
 
+/* The text of an encoded string, which has been walked. */
+static Bytes text(Bytes value, int lead)
+{
+    value = beyond(value, lead);
+    int more = 1;
+    while (more && value.size) {
+        more = *value.at & 128;
+        value = beyond(value, 1);
+    }
+    return value;
+}
+
+/* The next character's folded form, or NO_FOLD where the table has none; *from moves on. */
+static unsigned next_folded(const uint16_t *folds, Bytes *from)
+{
+    const uint8_t *s = from->at;
+    unsigned c = s[0], size = c < 0x80 ? 1 : c < 0xE0 ? 2 : 3;
+    if (c >= 0xF0 || (Py_ssize_t)size > from->size)
+        return NO_FOLD;
+    if (size == 2)
+        c = (c & 0x1F) << 6 | (s[1] & 0x3F);
+    else if (size == 3)
+        c = (c & 0x0F) << 12 | (unsigned)(s[1] & 0x3F) << 6 | (s[2] & 0x3F);
+    *from = beyond(*from, (int)size);
+    return c < FOLDS ? folds[c] : NO_FOLD;
+}
+
+/* Whether two texts that are there differ in case alone, as far as one character stands for one. A null contradicts nothing. */
+static int agrees_folded(const Plan *plan, const Check *c, Bytes ours, Bytes theirs)
+{
+    const uint16_t *folds = (const uint16_t *)(const void *)plan->folds.at;
+    if ((c->lead && !*ours.at) || (c->lead_theirs && !*theirs.at))
+        return 1;
+    ours = text(ours, c->lead);
+    theirs = text(theirs, c->lead_theirs);
+    while (ours.size && theirs.size) {
+        unsigned one = next_folded(folds, &ours);
+        if (one == NO_FOLD || one != next_folded(folds, &theirs))
+            return 0;
+    }
+    return !ours.size && !theirs.size;
+}
+
 static int differs(const Event *e, const int32_t *row, const Check *c, PyObject *person)
 {
     Bytes ours = span(e, row, c->column), theirs = known(person, c->theirs);
     int agrees = 0;
-    if (c->how == BY_BYTES)
+    if (c->how == BY_BYTES || c->how == BY_FOLDED)
         agrees = c->lead == c->lead_theirs ? same(ours, theirs) : same(beyond(ours, c->lead), beyond(theirs, c->lead_theirs));
     else if (c->how != BY_CALL)
         agrees = agrees_in_form(c, ours, person);
+    if (!agrees && c->how == BY_FOLDED)
+        agrees = agrees_folded(e->plan, c, ours, theirs);
     return agrees ? (agrees < 0 ? -1 : 0) : call_differs(c, ours, theirs);
 }
 
@@ -332,6 +377,31 @@ static int put_of_register(const Event *e, Buffer *to, const Part *part)
     return part->memo || part->apply ? put_masked(to, part, value) : put(to, value.at, value.size);
 }
 
+static void hash_bytes(Blake state, const void *value, size_t size, uint8_t out[KEY_BYTES])
+{
+    blake_add(&state, value, size);
+    blake_end(&state, out);
+}
+
+/* A text as the agreement's pseudonym, in hexadecimal. */
+static int put_pseudonym(const Subscription *s, Buffer *to, const Part *part, Bytes value)
+{
+    static const char digits[] = "0123456789abcdef";
+    uint8_t hash[KEY_BYTES], made[2 + 2 * KEY_BYTES] = {2, 4 * KEY_BYTES}, *at = made + 2;
+    int lead = part->nullable;
+    if (lead && !*value.at)
+        return put(to, "\0", 1);
+    Bytes said = text(value, lead);
+    if (!said.size) /* BLAKE2b ends otherwise where nothing follows the key */
+        return put_masked(to, part, value);
+    hash_bytes(s->hash, said.at, (size_t)said.size, hash);
+    for (int i = 0; i < KEY_BYTES; i++) {
+        *at++ = (uint8_t)digits[hash[i] >> 4];
+        *at++ = (uint8_t)digits[hash[i] & 15];
+    }
+    return lead ? put(to, made, sizeof made) : put(to, made + 1, sizeof made - 1);
+}
+
 /* The projected row. */
 static int project(const Event *e, const int32_t *row, const Subscription *s, Buffer *to)
 {
@@ -341,6 +411,8 @@ static int project(const Event *e, const int32_t *row, const Subscription *s, Bu
         int answer;
         if (part->kind == OF_REGISTER)
             answer = put_of_register(e, to, part);
+        else if (part->kind == PSEUDONYM)
+            answer = put_pseudonym(s, to, part, span(e, row, part->first));
         else if (part->kind == MASKED)
             answer = put_masked(to, part, span(e, row, part->first));
         else
@@ -357,12 +429,6 @@ static void hash_row(const Event *e, Blake state, uint8_t out[KEY_BYTES])
         Bytes value = span(e, e->now, e->plan->primary_column[i]);
         blake_add(&state, value.at, (size_t)value.size);
     }
-    blake_end(&state, out);
-}
-
-static void hash_bytes(Blake state, const void *value, uint8_t out[KEY_BYTES])
-{
-    blake_add(&state, value, KEY_BYTES);
     blake_end(&state, out);
 }
 
@@ -413,8 +479,8 @@ static int deliver(Event *e, const Subscription *s, int op, int verdict, const B
         e->shared_row_key = 1;
         memcpy(row, e->row_key, sizeof row);
     } else {
-        hash_bytes(s->hash, id, event);
-        hash_bytes(s->hash, given, key);
+        hash_bytes(s->hash, id, KEY_BYTES, event);
+        hash_bytes(s->hash, given, KEY_BYTES, key);
         hash_row(e, s->row_key, row);
         id = event;
     }

@@ -11,8 +11,9 @@
 enum { KEY_BYTES = 16, FRAME_BYTES = 5, OP_AT = FRAME_BYTES + KEY_BYTES, SECRET_BYTES = 32 };
 enum { OP_CREATE = 0, OP_UPDATE = 2, OP_DELETE = 4, OP_WITHDRAW = 8 };
 enum Outcome { DELIVERED, ROW_FILTER, VERDICT, INVISIBLE, NOT_IN_FORCE, OUTCOMES };
-enum Compare { BY_BYTES, BY_ISO_DATE, BY_YEAR, BY_CALL };
-enum PartKind { OF_ROW, MASKED, OF_REGISTER };
+enum Compare { BY_BYTES, BY_ISO_DATE, BY_YEAR, BY_CALL, BY_FOLDED };
+enum { FOLDS = 0x2000, NO_FOLD = 0xFFFF };
+enum PartKind { OF_ROW, MASKED, OF_REGISTER, PSEUDONYM };
 enum { MATCH, NO_PIN, NOT_FOUND, MISMATCH, NOBODY = -1 };
 
 typedef struct {
@@ -72,7 +73,7 @@ typedef struct {
     int primary, verdict_columns, pin, shortest_pin; /* counts; pin: -1 where rows are of nobody */
     const int32_t *primary_column, *verdict_column;
     Py_ssize_t max_bytes;
-    Bytes header, verified_header;
+    Bytes header, verified_header, folds; /* folds: FOLDS x uint16, a character's case-folded form or NO_FOLD */
     PyObject *verified_topic, *malformed, *bad_frame, *too_large, *unknown_schema, *key_of, *decisions;
     Blake row_key;
     Role *role;
@@ -272,8 +273,12 @@ static int read_plan(PyObject *from, Plan *to)
         read_array(from, 20, &roles, &to->roles, sizeof(Role), (void **)&to->role) ||
         read_array(from, 21, &subscriptions, &to->subscriptions, sizeof(Subscription), (void **)&to->subscription))
         return -1;
-    if (read_indexes(from, to) < 0)
+    if (read_indexes(from, to) < 0 || read_bytes(from, 24, &to->folds) < 0)
         return -1;
+    if (to->folds.size != FOLDS * (Py_ssize_t)sizeof(uint16_t)) {
+        PyErr_SetString(PyExc_ValueError, "the table of folded characters is of the wrong length");
+        return -1;
+    }
     to->max_bytes = most;
     to->step_count = numbers / 4;
     to->steps = PyMem_Calloc((size_t)to->step_count + 1, sizeof(Step));
