@@ -29,7 +29,7 @@ class MaskError(ValueError):
 @dataclass(frozen=True, slots=True)
 class Masked:
     """`apply`: an encoded value -> what is delivered, encoded as `type`; None: the value itself. `memo` is `apply` by look-up.
-    `keyed`: `apply` is the pseudonym of a text of the row under the agreement's secret."""
+    `keyed`: `apply` is the pseudonym of a text under the agreement's secret."""
 
     type: Any
     apply: Apply | None = None

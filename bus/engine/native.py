@@ -38,7 +38,6 @@ _MOST_ROLES, _MOST_CHECKS = 16, 31
 WORTH_AN_INDEX = 8
 """Fewer filters than this on one column are tried one by one: that costs less than looking the value up."""
 _OF_ROW, _MASKED, _OF_REGISTER, _PSEUDONYM = range(4)
-_BY_FOLDED = 4
 _FOLDS, _NO_FOLD = 0x2000, 0xFFFF
 
 
@@ -198,7 +197,7 @@ def _role(verification: Verification, k: int, role: Role, columns: list[str]) ->
 
 
 def _check(column: int, theirs: int, check: Check) -> tuple[Any, ...]:
-    how, paired = _BY_FOLDED if check.by_case else check.how.value, int(check.paired)
+    how, paired = check.how.value, int(check.paired)
     return (column, check.lead, theirs, check.lead_theirs, how, paired, check.differs, check.form)
 
 

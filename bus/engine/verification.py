@@ -48,6 +48,8 @@ class How(Enum):
     """A year against the beginning of a text."""
     CALL = 3
     """None."""
+    FOLDED = 4
+    """As BYTES; the kernel also looks whether two names differ in case alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +64,6 @@ class Check:
     paired: bool
     form: Memo[bytes, bytes] | None
     """ISO_DATE, YEAR: our value -> the register's text."""
-    by_case: bool
-    """BYTES of two texts: whether a difference in case alone is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +165,7 @@ class Verification:
         self.constants[name] = check.differs
         call = f"{name}[{value},{known}]" if check.paired else f"{name}({value},{known})"
         content = f"{record}[{_after(q, theirs)}:{q_end}]"
-        if check.how is How.BYTES:
+        if check.how in (How.BYTES, How.FOLDED):
             ours_at = f"b[{_after(span[0], check.lead)}:{span[1]}]"
             return f"{value}!={known} and {call}" if check.lead == theirs else f"{ours_at}!={content} and {call}"
         if check.how is How.ISO_DATE:
@@ -184,14 +184,13 @@ class Verification:
         lead, lead_theirs = int(self._nullable(column)), int(split_null(theirs)[1])
         how, form = How.CALL, None
         if scalar(ours) == scalar(theirs):
-            how = How.BYTES
+            how = How.FOLDED if rule == "name" and scalar(ours) == "string" else How.BYTES
         elif rule == "date" and scalar(theirs) == "string" and scalar(ours) == DATE:
             how, form = How.ISO_DATE, _ISO[lead]
         elif rule == "date" and scalar(theirs) == "string" and scalar(ours) == "int":
             how, form = How.YEAR, _YEAR[lead]
         known: Any = Memo(lambda pair: exact(*pair), _FEW) if paired else exact
-        by_case = rule == "name" and how is How.BYTES and scalar(ours) == "string"
-        return Check(lead, lead_theirs, how, known, paired, form, by_case)
+        return Check(lead, lead_theirs, how, known, paired, form)
 
     def heads(self, role: Role) -> Memo[int, bytes]:
         """Fields that differ, a bit each -> a `Verification` up to its register_offset."""

@@ -199,7 +199,7 @@ static unsigned next_folded(const uint16_t *folds, Bytes *from)
 static int agrees_folded(const Plan *plan, const Check *c, Bytes ours, Bytes theirs)
 {
     const uint16_t *folds = (const uint16_t *)(const void *)plan->folds.at;
-    if ((c->lead && !*ours.at) || (c->lead_theirs && !*theirs.at))
+    if ((c->lead && !*ours.at) || (c->lead_theirs && theirs.size && !*theirs.at))
         return 1;
     ours = text(ours, c->lead);
     theirs = text(theirs, c->lead_theirs);
@@ -387,7 +387,7 @@ static void hash_bytes(Blake state, const void *value, size_t size, uint8_t out[
 static int put_pseudonym(const Subscription *s, Buffer *to, const Part *part, Bytes value)
 {
     static const char digits[] = "0123456789abcdef";
-    uint8_t hash[KEY_BYTES], made[2 + 2 * KEY_BYTES] = {2, 4 * KEY_BYTES}, *at = made + 2;
+    uint8_t hash[KEY_BYTES], made[2 + 2 * KEY_BYTES] = {2, 4 * KEY_BYTES}, *at = made + 2; /* there; a length as an Avro long */
     int lead = part->nullable;
     if (lead && !*value.at)
         return put(to, "\0", 1);
