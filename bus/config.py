@@ -61,7 +61,7 @@ class Capture:
 class Engine:
     workers: int = 2
     batch_events: int = 50_000
-    poll_ms: int = 50
+    poll_ms: int = 20
     """Longest wait for input before an unfilled batch is processed."""
     max_record_bytes: int = 1_048_576
     register_wait_seconds: float = 600.0
