@@ -1,0 +1,132 @@
+"""Tables that were altered so that their schemas do not fit: nothing of them flows, all others go on, nothing is lost.
+
+A table is *held* from the first change that cannot be read. The slot stays there, so that PostgreSQL keeps the log. Once the
+table fits again (the schema was released, or the alteration undone) a new session reads the log from there: the table is then
+*late*, its changes are published, those of the others that were published meanwhile are passed over. Behind the newest of
+those the table is in step again. A table that does not fit before its snapshot is *unread*: its snapshot comes when it fits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+from bus import telemetry
+from connectors.capture.errors import Interrupted, Refusal
+from connectors.capture.pgoutput import HEADER
+from connectors.capture.progress import MESSAGE_ORDINALS, Place
+from connectors.capture.session import Session
+from connectors.capture.source import Table
+
+_OID = slice(HEADER + 1, HEADER + 5)
+
+
+Captured = TypeVar("Captured")
+
+
+class Holding(Generic[Captured]):
+    """The held, late and unread tables of one session's stream."""
+
+    def __init__(self, session: Session) -> None:
+        self._s = session
+        self._stopped: set[str] = set()
+        """Held or unread, until another session."""
+        self._late = set(session.progress.held) - set(session.misfits)
+        self._apart: dict[bytes, tuple[str, Captured | None]] = {}
+        """By oid: relations of held and late tables; None: it cannot be read."""
+
+    def begin(self) -> None:
+        """Before the stream: what is known of the tables now."""
+        gauge = telemetry.gauge("bus_capture_table_held")
+        for target in self._s.targets.values():
+            gauge.labels(dataset=target.name).set(0)
+        for table in self._late:
+            gauge.labels(dataset=self._s.targets[table].name).set(1)
+        for table, why in self._s.misfits.items():
+            self.hold(table, why)
+        self._owe()
+
+    def observe(self, tables: dict[str, Table], misfits: dict[str, str]) -> None:
+        """What the database says of its tables now. Raises Interrupted where one fits that did not: a new session reads it."""
+        before, self._s.tables, self._s.misfits = set(self._s.misfits), tables, misfits
+        if fitting := sorted(before - set(misfits)):
+            raise Interrupted(f"fits its schema again: {', '.join(fitting)}; read on from where it was held")
+        for table, why in misfits.items():
+            if table not in self._stopped:
+                self.hold(table, why)
+
+    def hold(self, table: str, why: str) -> None:
+        """From the next change on nothing of it is published."""
+        s = self._s
+        if s.progress.done(table):
+            s.progress = s.progress.hold(table, (s.events.lsn, s.events.ordinal))
+        self._late.discard(table)
+        self._stopped.add(table)
+        self._owe()
+        name = s.targets[table].name
+        telemetry.gauge("bus_capture_table_held").labels(dataset=name).set(1)
+        s.log.warning("table_held", dataset=name, reason=why)
+
+    def stopped(self, table: str) -> bool:
+        """Whether its changes are not read in this session, be it held or unread."""
+        return table in self._stopped
+
+    def set_apart(self, oid: bytes, table: str, captured: Captured | None) -> bool:
+        """Whether the relation is of a held, late or unread table: then its changes are for `change`."""
+        self._apart.pop(oid, None)
+        if table in self._s.progress.held:
+            self._apart[oid] = table, captured if table in self._late else None
+            return True
+        return table in self._stopped
+
+    def forget(self, oid: bytes) -> None:
+        self._apart.pop(oid, None)
+
+    def change(self, oid: bytes, publish: Callable[[Captured], None]) -> None:
+        """A change of a table that is not captured in step. Raises Refusal where it cannot be told which events are published."""
+        if oid not in self._apart:
+            return
+        table, captured = self._apart[oid]
+        events, since = self._s.events, self._s.progress.held[table].since
+        at: Place = (events.lsn, events.ordinal)
+        if captured is not None:
+            publish(captured)
+        elif at < since and at[0] == since[0]:
+            raise Refusal(
+                f"{table} was altered in a transaction that is published in part, and its first part cannot be read any more: "
+                "give it back the schema of before, or forget this database's position (python -m connectors.capture.forget)"
+            )
+        if at >= since:
+            events.ordinal = at[1] + MESSAGE_ORDINALS
+
+    def reached(self, lsn: int) -> dict[bytes, Captured]:
+        """The stream is about to go on at `lsn`. Gives what is in step from there on, by oid."""
+        s = self._s
+        if not self._late or (s.progress.streamed and lsn <= s.progress.streamed.lsn):
+            return {}
+        for table in sorted(self._late):
+            name = s.targets[table].name
+            telemetry.gauge("bus_capture_table_held").labels(dataset=name).set(0)
+            s.log.info("table_resumed", dataset=name)
+        s.progress = s.progress.release(self._late)
+        found = {oid: c for oid, (table, c) in self._apart.items() if table in self._late and c is not None}
+        self._apart = {oid: of for oid, of in self._apart.items() if oid not in found}
+        self._late = set()
+        self._owe()
+        return found
+
+    def before_commit(self) -> None:
+        """What was published of late tables is on record with it."""
+        if self._late:
+            s = self._s
+            s.progress = s.progress.caught_up(self._late, (s.events.lsn, s.events.ordinal))
+            self._owe()
+
+    def _owe(self) -> None:
+        s = self._s
+        s.events.owed = {s.targets[table].name: s.progress.held[table].next for table in self._late}
+
+
+def oid_of(message: bytes) -> bytes:
+    """Of the relation of a row message."""
+    return message[_OID]
