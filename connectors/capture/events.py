@@ -182,6 +182,10 @@ class Events:
         value = at.encode() if original is None or len(original) > MAX_VALUE_BYTES else original
         self._dead_letter(target.dataset, code, b"", value, at)
 
+    def is_published(self) -> bool:
+        """Whether the next event is, by an earlier session."""
+        return self.ordinal < self._skip_below
+
     def _is_owed(self, target: Target, ordinal: int) -> bool:
         since = self.owed.get(target.name)
         return since is not None and (self.lsn, ordinal) >= since

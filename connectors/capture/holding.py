@@ -9,19 +9,25 @@ those the table is in step again. A table that does not fit before its snapshot 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from bus import telemetry
 from connectors.capture.errors import Interrupted, Refusal
-from connectors.capture.pgoutput import HEADER
-from connectors.capture.progress import MESSAGE_ORDINALS, Place
+from connectors.capture.progress import BEHIND_THE_LAST_ROW, MESSAGE_ORDINALS
 from connectors.capture.session import Session
 from connectors.capture.source import Table
 
-_OID = slice(HEADER + 1, HEADER + 5)
-
-
 Captured = TypeVar("Captured")
+
+
+@dataclass(frozen=True, slots=True)
+class Relation(Generic[Captured]):
+    """Of a table that is not in step. `captured`: None where it cannot be read, and then `why`."""
+
+    table: str
+    captured: Captured | None
+    why: str
 
 
 class Holding(Generic[Captured]):
@@ -32,8 +38,8 @@ class Holding(Generic[Captured]):
         self._stopped: set[str] = set()
         """Held or unread, until another session."""
         self._late = set(session.progress.held) - set(session.misfits)
-        self._apart: dict[bytes, tuple[str, Captured | None]] = {}
-        """By oid: relations of held and late tables; None: it cannot be read."""
+        self._apart: dict[bytes, Relation[Captured]] = {}
+        """By oid."""
 
     def begin(self) -> None:
         """Before the stream: what is known of the tables now."""
@@ -43,23 +49,24 @@ class Holding(Generic[Captured]):
         for table in self._late:
             gauge.labels(dataset=self._s.targets[table].name).set(1)
         for table, why in self._s.misfits.items():
-            self.hold(table, why)
+            self._hold(table, why, BEHIND_THE_LAST_ROW)
         self._owe()
 
     def observe(self, tables: dict[str, Table], misfits: dict[str, str]) -> None:
-        """What the database says of its tables now. Raises Interrupted where one fits that did not: a new session reads it."""
+        """What the database says of its tables now, between two transactions. Raises Interrupted where one fits that did not: a
+        new session reads it."""
         before, self._s.tables, self._s.misfits = set(self._s.misfits), tables, misfits
         if fitting := sorted(before - set(misfits)):
             raise Interrupted(f"fits its schema again: {', '.join(fitting)}; read on from where it was held")
         for table, why in misfits.items():
             if table not in self._stopped:
-                self.hold(table, why)
+                self._hold(table, why, BEHIND_THE_LAST_ROW)
 
-    def hold(self, table: str, why: str) -> None:
-        """From the next change on nothing of it is published."""
+    def _hold(self, table: str, why: str, row: int) -> None:
+        """From the row message at `row` on nothing of it is published."""
         s = self._s
         if s.progress.done(table):
-            s.progress = s.progress.hold(table, (s.events.lsn, s.events.ordinal))
+            s.progress = s.progress.hold(table, (s.events.lsn, s.events.ordinal), row)
         self._late.discard(table)
         self._stopped.add(table)
         self._owe()
@@ -71,33 +78,51 @@ class Holding(Generic[Captured]):
         """Whether its changes are not read in this session, be it held or unread."""
         return table in self._stopped
 
-    def set_apart(self, oid: bytes, table: str, captured: Captured | None) -> bool:
-        """Whether the relation is of a held, late or unread table: then its changes are for `change`."""
-        self._apart.pop(oid, None)
-        if table in self._s.progress.held:
-            self._apart[oid] = table, captured if table in self._late else None
-            return True
-        return table in self._stopped
+    def in_step(self, table: str) -> bool:
+        return table not in self._stopped and table not in self._s.progress.held
+
+    def set_apart(self, oid: bytes, table: str, captured: Captured | None, why: str = "") -> None:
+        """A relation whose changes are for `change`: of a table that is not in step, or that cannot be read: `why`."""
+        self._apart[oid] = Relation(table, captured, why)
 
     def forget(self, oid: bytes) -> None:
         self._apart.pop(oid, None)
 
-    def change(self, oid: bytes, publish: Callable[[Captured], None]) -> None:
-        """A change of a table that is not captured in step. Raises Refusal where it cannot be told which events are published."""
-        if oid not in self._apart:
+    def change(self, oid: bytes, row: int, publish: Callable[[Captured], None]) -> None:
+        """The row message at `row` is of a table that is not in step, or not captured. Raises Refusal where it cannot be told
+        which events are published."""
+        if (relation := self._apart.get(oid)) is None:
             return
-        table, captured = self._apart[oid]
-        events, since = self._s.events, self._s.progress.held[table].since
-        at: Place = (events.lsn, events.ordinal)
-        if captured is not None:
-            publish(captured)
-        elif at < since and at[0] == since[0]:
+        s, table = self._s, relation.table
+        events = s.events
+        if relation.captured is None and self.in_step(table):
+            if self._is_published(table):
+                return
+            self._hold(table, relation.why, row)
+        if (held := s.progress.held.get(table)) is None:
+            return  # unread
+        if not held.begins_before(events.lsn, row):
+            if relation.captured is not None:
+                publish(relation.captured)  # for its ordinals
+            return
+        if relation.captured is None and table in self._late:
+            self._hold(table, relation.why, row)
+        if events.lsn == held.since[0]:
+            events.ordinal = max(events.ordinal, held.since[1])  # what came before it may not have been readable
+        begun = events.ordinal
+        if relation.captured is not None and table in self._late:
+            publish(relation.captured)
+        events.ordinal = begun + MESSAGE_ORDINALS
+
+    def _is_published(self, table: str) -> bool:
+        """Whether the open transaction is. Raises Refusal when it is in part."""
+        at = self._s.progress.streamed
+        if at is not None and self._s.events.lsn == at.lsn and self._s.events.is_published():
             raise Refusal(
                 f"{table} was altered in a transaction that is published in part, and its first part cannot be read any more: "
                 "give it back the schema of before, or forget this database's position (python -m connectors.capture.forget)"
             )
-        if at >= since:
-            events.ordinal = at[1] + MESSAGE_ORDINALS
+        return at is not None and self._s.events.lsn < at.lsn
 
     def reached(self, lsn: int) -> dict[bytes, Captured]:
         """The stream is about to go on at `lsn`. Gives what is in step from there on, by oid."""
@@ -109,7 +134,7 @@ class Holding(Generic[Captured]):
             telemetry.gauge("bus_capture_table_held").labels(dataset=name).set(0)
             s.log.info("table_resumed", dataset=name)
         s.progress = s.progress.release(self._late)
-        found = {oid: c for oid, (table, c) in self._apart.items() if table in self._late and c is not None}
+        found = {oid: r.captured for oid, r in self._apart.items() if r.table in self._late and r.captured is not None}
         self._apart = {oid: of for oid, of in self._apart.items() if oid not in found}
         self._late = set()
         self._owe()
@@ -125,8 +150,3 @@ class Holding(Generic[Captured]):
     def _owe(self) -> None:
         s = self._s
         s.events.owed = {s.targets[table].name: s.progress.held[table].next for table in self._late}
-
-
-def oid_of(message: bytes) -> bytes:
-    """Of the relation of a row message."""
-    return message[_OID]

@@ -48,14 +48,22 @@ class Streamed:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Of a held table everything before `next` is published. From `since` on each of its row messages takes MESSAGE_ORDINALS
-    ordinals, be it published or not: what an update will become, one event or two, is not known while it cannot be read."""
+    """Of a held table everything before `next` is published. `since` is where it began, `row` the LSN of the first row message
+    that was held in that transaction. From there on each of its row messages takes MESSAGE_ORDINALS ordinals, be it published or
+    not: what an update will become, one event or two, is not known while it cannot be read."""
 
     since: Place
+    row: int
     next: Place
+
+    def begins_before(self, commit: int, row: int) -> bool:
+        """Whether the row message at `row`, of the transaction that committed at `commit`, is held."""
+        return commit > self.since[0] or (commit == self.since[0] and row >= self.row)
 
 
 MESSAGE_ORDINALS: Final = 2
+BEHIND_THE_LAST_ROW: Final = 2**64 - 1
+"""As `row` of what begins between two transactions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,22 +104,19 @@ class Progress:
         merged = {t: (Segment(None, max(s.lsn for s in found)),) for t, found in self.tables.items() if t not in self.held}
         return replace(self, tables={**self.tables, **merged})
 
-    def _unpublished(self, at: Place) -> Place:
-        """`at`, or the place behind all that is published where that is later."""
-        return max(at, (self.streamed.lsn, self.streamed.ordinal + 1)) if self.streamed else at
-
-    def hold(self, table: str, at: Place) -> Progress:
+    def hold(self, table: str, at: Place, row: int) -> Progress:
         """From here on nothing of the table is published. One that is held already keeps where that began."""
         if found := self.held.get(table):
-            held = Held(found.since, max(found.next, at))
+            held = Held(found.since, found.row, max(found.next, at))
         else:
-            at = self._unpublished(at)
-            held = Held(at, at)
+            if self.streamed and at <= (self.streamed.lsn, self.streamed.ordinal):
+                at, row = (self.streamed.lsn, self.streamed.ordinal + 1), BEHIND_THE_LAST_ROW
+            held = Held(at, row, at)
         return replace(self, held={**self.held, table: held})
 
     def caught_up(self, tables: Collection[str], at: Place) -> Progress:
         """Of these held tables everything before `at` is published, too."""
-        moved = {t: Held(h.since, max(h.next, at)) if t in tables else h for t, h in self.held.items()}
+        moved = {t: Held(h.since, h.row, max(h.next, at)) if t in tables else h for t, h in self.held.items()}
         return replace(self, held=moved)
 
     def release(self, tables: Collection[str]) -> Progress:
@@ -139,7 +144,7 @@ def to_json(progress: Progress, secret: bytes, nonce: Nonce) -> bytes:
             "confirmed": None if progress.confirmed is None else format_lsn(progress.confirmed),
             "rows": progress.rows,
             "tables": tables,
-            **({"held": {t: [*h.since, *h.next] for t, h in progress.held.items()}} if progress.held else {}),
+            **({"held": {t: [*h.since, h.row, *h.next] for t, h in progress.held.items()}} if progress.held else {}),
         },
         separators=(",", ":"),
     ).encode()
@@ -168,8 +173,8 @@ def from_json(value: bytes, secret: bytes) -> Progress:
 
 
 def _held(numbers: list[int]) -> Held:
-    since_lsn, since_ordinal, next_lsn, next_ordinal = numbers
-    return Held((int(since_lsn), int(since_ordinal)), (int(next_lsn), int(next_ordinal)))
+    since_lsn, since_ordinal, row, next_lsn, next_ordinal = map(int, numbers)
+    return Held((since_lsn, since_ordinal), row, (next_lsn, next_ordinal))
 
 
 def _segment(found: dict[str, Any], secret: bytes) -> Segment:

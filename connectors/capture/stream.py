@@ -161,17 +161,25 @@ class Stream:
         """Checks that nothing was changed behind our back, and keeps the slot moving on a quiet database."""
         s = self._s
         try:
-            tables, misfits = source.check_tables(s.db, s.bindings.values())
-            source.check_publication(s.db, s.bindings.values(), misfits)
-            self._holding.observe(tables, misfits)
-            for oid, captured in list(self._relations.items()):
-                if self._holding.set_apart(oid, captured.target.dataset.table, None):
-                    del self._relations[oid]
+            self._look_at_tables()
             kept = source.retained_bytes(s.db, s.slot)
             telemetry.gauge("bus_replication_slot_retained_bytes").labels(database=s.domain).set(kept)
             source.beat(s.db, PREFIX)
         except psycopg.Error as error:
             raise Interrupted(f"the heartbeat failed ({type(error).__name__})") from None
+
+    def _look_at_tables(self) -> None:
+        """Raises Refusal where changes are left out of the log, Interrupted where a table that did not fit does now."""
+        s = self._s
+        tables, misfits = source.check_tables(s.db, s.bindings.values())
+        source.check_publication(s.db, s.bindings.values(), misfits)
+        if self._inside:
+            return  # the next heartbeat sees it, too
+        self._holding.observe(tables, misfits)
+        for oid, captured in list(self._relations.items()):
+            if not self._holding.in_step(table := captured.target.dataset.table):
+                del self._relations[oid]
+                self._holding.set_apart(oid, table, None)
 
     def _control(self, kind: int, b: bytes) -> None:
         s = self._s
@@ -191,7 +199,7 @@ class Stream:
             self._relation(pgoutput.relation(b))
         elif kind == pgoutput.TRUNCATE:
             for number in pgoutput.truncated(b):
-                self._truncate(number)
+                self._truncate(number, pgoutput.message_at(b))
 
     def _pass_heartbeat(self, b: bytes) -> None:
         """A message in the log: all that committed before it has come."""
@@ -215,7 +223,7 @@ class Stream:
             finally:
                 del self._relations[oid]
 
-        self._holding.change(oid, in_turn)
+        self._holding.change(oid, pgoutput.message_at(b), in_turn)
 
     def _insert(self, b: bytes) -> None:
         captured = self._relations.get(b[_OID:_ROW])
@@ -310,12 +318,12 @@ class Stream:
     def _unconvertible(self, captured: Captured, b: bytes) -> None:
         self._s.events.dead(captured.target, DeadCode.UNCONVERTIBLE, b[HEADER:])
 
-    def _truncate(self, number: int) -> None:
+    def _truncate(self, number: int, at: int) -> None:
         oid = number.to_bytes(4, "big")
         if (captured := self._relations.get(oid)) is not None:
             self._truncated(captured)
         else:
-            self._holding.change(oid, self._truncated)
+            self._holding.change(oid, at, self._truncated)
 
     def _truncated(self, captured: Captured) -> None:
         if captured.segments is None or self._s.events.lsn >= captured.segments.first():
@@ -328,14 +336,18 @@ class Stream:
         self._holding.forget(oid)
         if relation.schema != source.SCHEMA or table not in s.bindings:
             return
-        captured = None
+        captured, why = None, ""
         if not self._holding.stopped(table):
             try:
-                captured = relations.described(self._s, relation)
+                captured = relations.described(s, relation)
             except Misfit as wrong:
-                self._holding.hold(table, str(wrong))
-        if not self._holding.set_apart(oid, table, captured) and captured is not None:
+                if s.events.lsn < min(segment.lsn for segment in s.progress.tables[table]):
+                    return  # as it was before its snapshot, which has those rows
+                why = str(wrong)
+        if captured is not None and self._holding.in_step(table):
             self._relations[oid] = captured
+        else:
+            self._holding.set_apart(oid, table, captured, why)
 
 
 def _wrong_length() -> ProtocolError:
