@@ -45,6 +45,9 @@ METRICS: dict[str, Metric] = {
     "bus_snapshot_rows_total": Metric("counter", ("dataset",), "rows", "Rows read by the initial snapshot"),
     "bus_snapshot_progress_ratio": Metric("gauge", ("database",), "0 to 1", "Initial snapshot: rows read of the estimate"),
     "bus_capture_streaming": Metric("gauge", ("database",), "0 or 1", "1 while streaming, 0 during the snapshot"),
+    "bus_capture_table_held": Metric(
+        "gauge", ("dataset",), "0 or 1", "1 while the table does not fit its schema, so that nothing of it flows"
+    ),
     # register replica
     "bus_register_people": Metric("gauge", (), "people", "People in the replica"),
     "bus_register_lag_records": Metric("gauge", (), "records", "Register records not yet in the replica"),
@@ -104,6 +107,8 @@ EVENTS: dict[str, str] = {
     "capture_waiting": "the database or Kafka is not reachable or not ready; capture tries again after a pause",
     "slot_created": "a replication slot was made; the snapshot follows",
     "columns_ignored": "a table has columns that its schema does not name; they never flow",
+    "table_held": "a table does not fit its schema: its changes wait in the database's log, the other tables go on",
+    "table_resumed": "a table that was held has published all that waited",
     "position_forgotten": "capture of this database begins anew with a snapshot",
     "register_ready": "the replica is complete",
     "register_awaited": "a worker waits for the replica; `reason` says whether it is not complete or too far behind",

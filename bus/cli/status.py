@@ -34,6 +34,8 @@ def status(context: typer.Context, json: Annotated[bool, typer.Option("--json", 
             console.print(_datasets(found))
         if missing := _missing(found):
             console.print(f"\n{missing}", soft_wrap=True)
+        if found.held:
+            console.print(f"\n[red]Nothing is captured of {', '.join(found.held)}.[/] `bus doctor` says why.", soft_wrap=True)
         if found.waiting:
             console.print(f"\n[yellow]The engine waits: {', '.join(found.waiting)}.[/] `bus doctor` says more.", soft_wrap=True)
         console.print(_last_line(found), soft_wrap=True)

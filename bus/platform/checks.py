@@ -35,6 +35,7 @@ from bus.platform import (
 _LOW_DISK_BYTES = 2_000_000_000
 _NO_DISK_BYTES = 300_000_000
 _MUCH_WAL_BYTES = 1_000_000_000
+_LOG_LINES = 200
 
 WAITS = {
     Cause.REGISTER: "the register's replica is not complete or too far behind",
@@ -59,7 +60,20 @@ class Check:
 
 def run(settings: Settings) -> Iterator[Check]:
     """Every check, cheapest first. One that cannot be carried out says why instead of ending the others."""
-    for check in (_java, _jars, _disk, _declarations, _secrets, _ports, _supervisor, _processes, _engine, _kafka, _postgres):
+    for check in (
+        _java,
+        _jars,
+        _disk,
+        _declarations,
+        _secrets,
+        _ports,
+        _supervisor,
+        _processes,
+        _tables,
+        _engine,
+        _kafka,
+        _postgres,
+    ):
         yield from _guarded(check, settings)
 
 
@@ -193,6 +207,25 @@ def _processes(settings: Settings) -> Iterator[Check]:
             yield Check(process.name, "warning", found, f"see {log} for why it ended")
         else:
             yield Check(process.name, "ok", f"up, pid {process.pid}")
+
+
+def _tables(settings: Settings) -> Iterator[Check]:
+    for dataset in health.gather(settings).held:
+        reason = why_held(settings, dataset)
+        found = f"nothing of it flows, its changes wait: {reason or 'its table does not fit its schema'}"
+        yield Check(dataset, "failed", found, "undo the alteration, or release the schema: docs/runbooks.md#bustableheld")
+
+
+def why_held(settings: Settings, dataset: str) -> str:
+    """The reason that capture gave last, if it is still in the last lines of its log."""
+    for line in reversed(processes.last_lines(settings, f"capture-{dataset.partition('.')[0]}", _LOG_LINES)):
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict) and event.get("event") == "table_held" and event.get("dataset") == dataset:
+            return str(event.get("reason", ""))
+    return ""
 
 
 def _engine(settings: Settings) -> Iterator[Check]:

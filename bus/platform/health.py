@@ -56,6 +56,8 @@ class Status:
     datasets: dict[str, Flow]
     capture_lag_seconds: dict[str, float]
     register_people: int
+    held: list[str]
+    """Datasets of which nothing is captured, for the table does not fit its schema."""
     waiting: list[str]
     """What engine workers wait for that commit nothing and try again (bus.core.outcome.Cause); empty when none does."""
 
@@ -70,6 +72,7 @@ def gather(settings: Settings) -> Status:
         datasets=flows(found),
         capture_lag_seconds={labels["database"]: value for name, labels, value in found if name == "bus_capture_lag_seconds"},
         register_people=max((int(value) for name, _, value in found if name == "bus_register_people"), default=0),
+        held=sorted(labels["dataset"] for name, labels, value in found if name == "bus_capture_table_held" and value),
         waiting=waiting(found),
     )
 

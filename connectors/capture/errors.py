@@ -7,6 +7,10 @@ class Refusal(Exception):
     """A condition that a human must mend. The message says what is wrong and what to do; it never carries a row's values."""
 
 
+class Misfit(Refusal):
+    """A table is not as its schema says. The others need not wait for it."""
+
+
 class KafkaRefusal(Refusal):
     """Kafka is who refuses. An event may be counted that Kafka never took, so the open transaction must not be committed."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from bus.avro.dataset import Dataset
@@ -16,7 +16,7 @@ from bus.core import identity, topics
 from bus.core.outcome import DeadCode
 from bus.core.position import EVENT_ID_BYTES, format_lsn
 from connectors.capture import encode
-from connectors.capture.progress import Streamed
+from connectors.capture.progress import Place, Streamed
 
 CREATE, UPDATE, DELETE, READ = range(4)
 """Places in bus.core.outcome.CHANGE_OPS."""
@@ -89,6 +89,8 @@ class Events:
         self.bytes = 0
         self.events_since_commit = 0
         self._skip_below = 0
+        self.owed: Mapping[str, Place] = {}
+        """Dataset -> from where on its events are not published, although later ones of other datasets are."""
         self._seed = hashlib.blake2b()
         self._op_heads = _OPS
         self._head = self._tail = b""
@@ -143,7 +145,7 @@ class Events:
     def _emit(self, target: Target, op: int, key: bytes, before: bytes, row: bytes, after: bytes) -> None:
         n = self.ordinal
         self.ordinal = n + 1
-        if n < self._skip_below:
+        if n < self._skip_below and not self._is_owed(target, n):
             return
         event_id = self._seed.copy()
         event_id.update(_ORDINAL(n) + self._domain)
@@ -173,12 +175,20 @@ class Events:
         """A change that cannot be an event takes an ordinal like one. `original`: its bytes; None: only its position is told."""
         n = self.ordinal
         self.ordinal = n + 1
-        if n < self._skip_below:
+        if n < self._skip_below and not self._is_owed(target, n):
             return
         self.events_since_commit += 1
         at = self.position(n)
         value = at.encode() if original is None or len(original) > MAX_VALUE_BYTES else original
         self._dead_letter(target.dataset, code, b"", value, at)
+
+    def is_published(self) -> bool:
+        """Whether the next event is, by an earlier session."""
+        return self.ordinal < self._skip_below
+
+    def _is_owed(self, target: Target, ordinal: int) -> bool:
+        since = self.owed.get(target.name)
+        return since is not None and (self.lsn, ordinal) >= since
 
     def position(self, ordinal: int) -> str:
         return f"{format_lsn(self.lsn)}:{self.xid}:{ordinal}"

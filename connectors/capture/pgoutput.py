@@ -67,6 +67,11 @@ def keepalive(b: bytes) -> tuple[int, bool]:
     return end, bool(reply)
 
 
+def message_at(b: bytes) -> int:
+    """The LSN of the change that a row message tells of; within a transaction they come in this order."""
+    return int.from_bytes(b[1:9], "big")
+
+
 def message_lsn(b: bytes) -> int:
     """The LSN of a logical message (pg_logical_emit_message)."""
     lsn: int = _MESSAGE(b, HEADER + 1)[1]

@@ -145,8 +145,8 @@ class Opening:
         self._closing.append(db.close)
         source.claim(db, domain)
         source.check_server(db)
-        tables = source.check_tables(db, self._bindings.values())
-        source.check_publication(db, tables.values())
+        tables, misfits = source.check_tables(db, self._bindings.values())
+        source.check_publication(db, self._bindings.values(), misfits)
         wal = WalSender(dsn, f"capture-{domain}")
         self._closing.append(wal.close)
         config = access.confluent(settings, f"capture-{domain}")
@@ -172,7 +172,8 @@ class Opening:
             bindings=self._bindings,
             targets={t: Target(d, frames[d.name], identity.system_id, source.SCHEMA) for t, d in datasets.items()},
             tables=tables,
-            progress=(known or Progress(identity.system_id, identity.timeline)).only(set(tables)),
+            misfits=misfits,
+            progress=(known or Progress(identity.system_id, identity.timeline)).only(set(self._bindings)),
             stopped=self._stopped,
             now_ms=system_now_ms,
             nonce=secrets.token_bytes,

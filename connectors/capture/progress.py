@@ -3,13 +3,16 @@
 A table is read in key order, in one or more *segments*: the rows up to some key as of some point of the log. An interrupted
 snapshot goes on under a new consistent point, so its tables have several. A streamed change belongs to its row's segment and
 counts only if it committed at or after that segment's point; before it, the snapshot has it already.
+
+A table that was altered so that its schema does not fit is *held*: the slot stays where its changes begin, the other tables go
+on, and what they have published by then is passed over when the log is read again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -17,8 +20,12 @@ from bus.core.position import format_lsn, parse_lsn
 from connectors.capture.errors import Refusal
 
 FORMAT: Final = 1
+FORMAT_HELD: Final = 2
+"""With held tables: an older capture, which knows nothing of them, must not go on from such a record."""
 _NONCE_BYTES = 16
 Nonce = Callable[[int], bytes]
+Place = tuple[int, int]
+"""(LSN of the commit, ordinal): where an event stands in the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +47,26 @@ class Streamed:
 
 
 @dataclass(frozen=True, slots=True)
+class Held:
+    """Of a held table everything before `next` is published. `since` is where it began, `row` the LSN of the first row message
+    that was held in that transaction. From there on each of its row messages takes MESSAGE_ORDINALS ordinals, be it published or
+    not: what an update will become, one event or two, is not known while it cannot be read."""
+
+    since: Place
+    row: int
+    next: Place
+
+    def begins_before(self, commit: int, row: int) -> bool:
+        """Whether the row message at `row`, of the transaction that committed at `commit`, is held."""
+        return commit > self.since[0] or (commit == self.since[0] and row >= self.row)
+
+
+MESSAGE_ORDINALS: Final = 2
+BEHIND_THE_LAST_ROW: Final = 2**64 - 1
+"""As `row` of what begins between two transactions."""
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """`confirmed`: what the slot may have been told; None until anything was published. `rows`: snapshot rows so far."""
 
@@ -49,6 +76,7 @@ class Progress:
     confirmed: int | None = None
     rows: int = 0
     tables: Mapping[str, tuple[Segment, ...]] = field(default_factory=dict)
+    held: Mapping[str, Held] = field(default_factory=dict)
 
     def done(self, table: str) -> bool:
         segments = self.tables.get(table, ())
@@ -70,14 +98,34 @@ class Progress:
         return max((s.lsn for segments in self.tables.values() for s in segments), default=0)
 
     def settled(self) -> Progress:
-        """Without segments that the stream has left behind: they cannot hold anything back any more."""
+        """Without segments that the stream has left behind: they cannot hold anything back any more. A held table's still do."""
         if self.streamed is None or self.streamed.lsn < self.floor():
             return self
-        return replace(self, tables={t: (Segment(None, max(s.lsn for s in found)),) for t, found in self.tables.items()})
+        merged = {t: (Segment(None, max(s.lsn for s in found)),) for t, found in self.tables.items() if t not in self.held}
+        return replace(self, tables={**self.tables, **merged})
+
+    def hold(self, table: str, at: Place, row: int) -> Progress:
+        """From here on nothing of the table is published. One that is held already keeps where that began."""
+        if found := self.held.get(table):
+            held = Held(found.since, found.row, max(found.next, at))
+        else:
+            if self.streamed and at <= (self.streamed.lsn, self.streamed.ordinal):
+                at, row = (self.streamed.lsn, self.streamed.ordinal + 1), BEHIND_THE_LAST_ROW
+            held = Held(at, row, at)
+        return replace(self, held={**self.held, table: held})
+
+    def caught_up(self, tables: Collection[str], at: Place) -> Progress:
+        """Of these held tables everything before `at` is published, too."""
+        moved = {t: Held(h.since, h.row, max(h.next, at)) if t in tables else h for t, h in self.held.items()}
+        return replace(self, held=moved)
+
+    def release(self, tables: Collection[str]) -> Progress:
+        return replace(self, held={t: h for t, h in self.held.items() if t not in tables})
 
     def only(self, tables: set[str]) -> Progress:
         """Without tables that are no longer captured: should one come back, it is read anew."""
-        return replace(self, tables={t: s for t, s in self.tables.items() if t in tables})
+        kept = {t: s for t, s in self.tables.items() if t in tables}
+        return replace(self, tables=kept, held={t: h for t, h in self.held.items() if t in tables})
 
 
 def to_json(progress: Progress, secret: bytes, nonce: Nonce) -> bytes:
@@ -89,13 +137,14 @@ def to_json(progress: Progress, secret: bytes, nonce: Nonce) -> bytes:
     at = progress.streamed
     return json.dumps(
         {
-            "format": FORMAT,
+            "format": FORMAT_HELD if progress.held else FORMAT,
             "system_id": str(progress.system_id),
             "timeline": progress.timeline,
             "streamed": at and {"lsn": format_lsn(at.lsn), "xid": at.xid, "ordinal": at.ordinal},
             "confirmed": None if progress.confirmed is None else format_lsn(progress.confirmed),
             "rows": progress.rows,
             "tables": tables,
+            **({"held": {t: [*h.since, h.row, *h.next] for t, h in progress.held.items()}} if progress.held else {}),
         },
         separators=(",", ":"),
     ).encode()
@@ -105,7 +154,7 @@ def from_json(value: bytes, secret: bytes) -> Progress:
     """Raises Refusal for a record of another format or another bus's secret."""
     try:
         found = json.loads(value)
-        if found["format"] != FORMAT:
+        if found["format"] not in (FORMAT, FORMAT_HELD):
             raise ValueError
         at = found["streamed"]
         return Progress(
@@ -115,11 +164,17 @@ def from_json(value: bytes, secret: bytes) -> Progress:
             None if found["confirmed"] is None else parse_lsn(found["confirmed"]),
             int(found["rows"]),
             {t: tuple(_segment(s, secret) for s in segments) for t, segments in found["tables"].items()},
+            {t: _held(numbers) for t, numbers in found.get("held", {}).items()},
         )
     except (KeyError, TypeError, ValueError):
         raise Refusal(
             "this database's record in bus.positions is unreadable: another version of capture, or other secrets, wrote it"
         ) from None
+
+
+def _held(numbers: list[int]) -> Held:
+    since_lsn, since_ordinal, row, next_lsn, next_ordinal = map(int, numbers)
+    return Held((since_lsn, since_ordinal), row, (next_lsn, next_ordinal))
 
 
 def _segment(found: dict[str, Any], secret: bytes) -> Segment:

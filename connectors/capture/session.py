@@ -37,6 +37,9 @@ class Session:
     bindings: dict[str, Binding]
     targets: dict[str, Target]
     tables: dict[str, Table]
+    """Those that fit their schemas."""
+    misfits: dict[str, str]
+    """The others, and why."""
     progress: Progress
     stopped: Callable[[], bool]
     now_ms: Callable[[], int]
@@ -71,9 +74,11 @@ class Session:
             target.counts = [0, 0, 0, 0]
 
     def commit_stream(self, confirmed: int) -> None:
-        """As `commit`, for the events so far of the stream; `confirmed` is what the slot may be told afterwards."""
+        """As `commit`, for the events so far of the stream; `confirmed` is what the slot may be told afterwards, unless a table
+        is held: its changes are still to be read."""
         streamed = self.events.streamed() or self.progress.streamed
-        self.commit(replace(self.progress, streamed=streamed, confirmed=max(confirmed, self.progress.confirmed or 0)))
+        told = self.progress.confirmed or 0
+        self.commit(replace(self.progress, streamed=streamed, confirmed=told if self.progress.held else max(confirmed, told)))
 
 
 def system_now_ms() -> int:

@@ -37,6 +37,9 @@ def take(session: Session, dsn: str) -> None:
     gauge = telemetry.gauge("bus_snapshot_progress_ratio").labels(database=session.domain)
     for name in session.tables:
         telemetry.counter("bus_snapshot_rows_total").labels(dataset=session.targets[name].name)  # a series from the start
+    for name, why in session.misfits.items():
+        if session.progress.last_key(name) is not None:
+            raise Refusal(f"{why} (its snapshot is half done)")
     if not pending:
         gauge.set(1.0)
         return
@@ -68,7 +71,9 @@ def _exported(session: Session, tables: list[Table], dsn: str) -> Iterator[tuple
     with source.connect(dsn, session.domain) as reader:
         with session.db.transaction():
             session.db.execute(lock)
-            session.tables = source.check_tables(session.db, session.bindings.values())
+            session.tables, session.misfits = source.check_tables(session.db, session.bindings.values())
+            if altered := [t.binding.dataset.table for t in tables if t.binding.dataset.table in session.misfits]:
+                raise Interrupted(f"altered before it was read: {', '.join(altered)}")
             snapshot = session.wal.export_snapshot(f"{session.slot}_snapshot")
             reader.execute(f"SET lock_timeout = {LOCK_MS}")  # it may queue behind an ALTER that waits for the lock above
             reader.execute("SET statement_timeout = 0")

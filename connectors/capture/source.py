@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from psycopg.rows import namedtuple_row
 from bus.core.position import format_lsn, parse_lsn
 from connectors.capture import columns, walsender
 from connectors.capture.columns import Binding, Column
-from connectors.capture.errors import Interrupted, Refusal
+from connectors.capture.errors import Interrupted, Misfit, Refusal
 from connectors.capture.progress import Progress
 
 PUBLICATION: Final = "bus"
@@ -111,9 +111,16 @@ def check_server(db: Db) -> None:
         raise Refusal(f"role {role.name} may not replicate: ALTER ROLE {role.name} REPLICATION")
 
 
-def check_tables(db: Db, bindings: Iterable[Binding]) -> dict[str, Table]:
-    """The tables of the bindings, by name. Raises Refusal for the first that is not as its schema says."""
-    return {b.dataset.table: _check_table(db, b) for b in bindings}
+def check_tables(db: Db, bindings: Iterable[Binding]) -> tuple[dict[str, Table], dict[str, str]]:
+    """(the tables of the bindings, by name; for each that does not fit its schema why, instead). Raises Refusal for the first
+    that cannot be captured whatever its schema says."""
+    tables, misfits = {}, {}
+    for binding in bindings:
+        try:
+            tables[binding.dataset.table] = _check_table(db, binding)
+        except Misfit as wrong:
+            misfits[binding.dataset.table] = str(wrong)
+    return tables, misfits
 
 
 def _check_table(db: Db, binding: Binding) -> Table:
@@ -129,22 +136,23 @@ def _check_table(db: Db, binding: Binding) -> Table:
     if row.filtered:
         raise Refusal(f"row-level security hides rows of {at} from capture's role: ALTER ROLE it BYPASSRLS, or add a policy")
     if row.relreplident != "f":
-        raise Refusal(f"{at} does not log whole rows: ALTER TABLE {at} REPLICA IDENTITY FULL")
+        raise Misfit(f"{at} does not log whole rows: ALTER TABLE {at} REPLICA IDENTITY FULL")
     if set(row.primary_key or ()) != set(dataset.primary_key):
-        raise Refusal(
+        raise Misfit(
             f"the primary key of {at} is not ({', '.join(dataset.primary_key)}), as schema {dataset.name} says: change either"
         )
     found = {c.attname: Column(c.attname, *c[1:]) for c in db.execute(_COLUMNS, (row.oid,)).fetchall()}
     wrong = [why for f in binding.fields if (why := columns.misfit(f, found.get(f.name)))]
     if wrong:
-        raise Refusal(f"{at} does not fit schema {dataset.name}: {'; '.join(wrong)}. Change the table or the schema file")
+        raise Misfit(f"{at} does not fit schema {dataset.name}: {'; '.join(wrong)}. Change the table or the schema file")
     return Table(binding, row.rows, found)
 
 
-def check_publication(db: Db, tables: Iterable[Table]) -> None:
+def check_publication(db: Db, bindings: Iterable[Binding], misfits: Collection[str] = ()) -> None:
+    """Raises Refusal where changes are left out. `misfits`: tables whose columns are not as their schemas say anyway."""
     about = db.execute(_PUBLICATION, (PUBLICATION,)).fetchone()
-    wanted = list(tables)
-    names = ", ".join(f"{SCHEMA}.{t.binding.dataset.table}" for t in wanted)
+    wanted = [b.dataset for b in bindings]
+    names = ", ".join(f"{SCHEMA}.{d.table}" for d in wanted)
     if about is None:
         raise Refusal(f"there is no publication {PUBLICATION!r}: CREATE PUBLICATION {PUBLICATION} FOR TABLE {names}")
     if not about.whole:
@@ -153,13 +161,13 @@ def check_publication(db: Db, tables: Iterable[Table]) -> None:
             "(publish = 'insert, update, delete, truncate')"
         )
     published = {p.tablename: p for p in db.execute(_PUBLISHED, (PUBLICATION, SCHEMA)).fetchall()}
-    for table in wanted:
-        name = table.binding.dataset.table
+    for dataset in wanted:
+        name = dataset.table
         if name not in published:
             raise Refusal(
                 f"publication {PUBLICATION!r} lacks {SCHEMA}.{name}: ALTER PUBLICATION {PUBLICATION} ADD TABLE {SCHEMA}.{name}"
             )
-        missing = set(table.binding.dataset.fields) - set(published[name].attnames)
+        missing = name not in misfits and set(dataset.fields) - set(published[name].attnames)
         if published[name].filtered or missing:
             raise Refusal(f"publication {PUBLICATION!r} filters rows or columns of {SCHEMA}.{name}: publish the table whole")
 

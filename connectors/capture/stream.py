@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Final
 
 import psycopg
@@ -14,13 +13,13 @@ from bus.core import failpoint
 from bus.core.failpoint import Point
 from bus.core.outcome import DeadCode
 from bus.core.position import format_lsn
-from connectors.capture import columns, compiled, pgoutput, source
-from connectors.capture.columns import Binding, Column
+from connectors.capture import pgoutput, relations, source
 from connectors.capture.compiled import UnchangedValue
-from connectors.capture.errors import Interrupted, KafkaRefusal, ProtocolError, Refusal
-from connectors.capture.events import CREATE, DELETE, Target
+from connectors.capture.errors import Interrupted, KafkaRefusal, Misfit, ProtocolError, Refusal
+from connectors.capture.events import CREATE, DELETE
+from connectors.capture.holding import Holding
 from connectors.capture.pgoutput import HEADER, Relation
-from connectors.capture.segments import Segments
+from connectors.capture.relations import Captured, RowImage
 from connectors.capture.session import Session
 
 BATCH_BYTES: Final = 8_000_000
@@ -32,23 +31,8 @@ STALLED_SECONDS: Final = 1.0
 SILENCE_SECONDS: Final = 60.0
 """Beyond three heartbeats: no word from the server for so long means that the connection is dead."""
 PREFIX: Final = "bus"
-RowImage = tuple[bytes, bytes, bytes]
-"""(row, PIN, row key), as the converters give them."""
 _OID: Final = HEADER + 1
 _ROW: Final = HEADER + 5
-
-
-class Captured:
-    """A relation that is captured, as the stream last described it."""
-
-    __slots__ = ("convert", "convert_pair", "names", "segments", "target")
-
-    def __init__(self, target: Target, binding: Binding, names: list[str], segments: Segments | None) -> None:
-        self.target = target
-        self.convert = compiled.from_tuple(binding, names)
-        self.convert_pair = compiled.from_pair(binding, names)
-        self.names = names
-        self.segments = segments
 
 
 class Stream:
@@ -58,7 +42,8 @@ class Stream:
         self._s = session
         self._clock = clock
         self._relations: dict[bytes, Captured] = {}
-        """By oid, as its four bytes stand in row messages."""
+        """Of tables in step, by oid, as its four bytes stand in row messages."""
+        self._holding: Holding[Captured] = Holding(session)
         self._inside = False
         """Between a source transaction's first and last message."""
         self._filtered = False
@@ -71,6 +56,7 @@ class Stream:
     def run(self) -> None:
         """Until stopped or something fails. Raises Interrupted or Refusal; Kafka then has everything up to the last commit."""
         s = self._s
+        self._holding.begin()
         s.wal.start(s.slot, source.PUBLICATION, s.progress.confirmed or 0)
         s.log.info("streaming_started", confirmed=format_lsn(s.progress.confirmed or 0))
         telemetry.gauge("bus_capture_streaming").labels(database=s.domain).set(1)
@@ -154,6 +140,7 @@ class Stream:
     def _commit(self) -> None:
         s = self._s
         events = s.events.events_since_commit
+        self._holding.before_commit()
         s.commit_stream(self._boundary)
         self._begun_at = 0.0
         if events:
@@ -174,18 +161,31 @@ class Stream:
         """Checks that nothing was changed behind our back, and keeps the slot moving on a quiet database."""
         s = self._s
         try:
-            s.tables = source.check_tables(s.db, s.bindings.values())
-            source.check_publication(s.db, s.tables.values())
+            self._look_at_tables()
             kept = source.retained_bytes(s.db, s.slot)
             telemetry.gauge("bus_replication_slot_retained_bytes").labels(database=s.domain).set(kept)
             source.beat(s.db, PREFIX)
         except psycopg.Error as error:
             raise Interrupted(f"the heartbeat failed ({type(error).__name__})") from None
 
+    def _look_at_tables(self) -> None:
+        """Raises Refusal where changes are left out of the log, Interrupted where a table that did not fit does now."""
+        s = self._s
+        tables, misfits = source.check_tables(s.db, s.bindings.values())
+        source.check_publication(s.db, s.bindings.values(), misfits)
+        if self._inside:
+            return  # the next heartbeat sees it, too
+        self._holding.observe(tables, misfits)
+        for oid, captured in list(self._relations.items()):
+            if not self._holding.in_step(table := captured.target.dataset.table):
+                del self._relations[oid]
+                self._holding.set_apart(oid, table, None)
+
     def _control(self, kind: int, b: bytes) -> None:
         s = self._s
         if kind == pgoutput.BEGIN:
             at = pgoutput.begin(b)
+            self._relations |= self._holding.reached(at.lsn)
             s.events.transaction(at.lsn, at.xid, at.ts_ms, s.now_ms(), s.progress.streamed)
             self._filtered = at.lsn < s.progress.floor()
             self._inside = True
@@ -199,20 +199,38 @@ class Stream:
             self._relation(pgoutput.relation(b))
         elif kind == pgoutput.TRUNCATE:
             for number in pgoutput.truncated(b):
-                self._truncate(number)
+                self._truncate(number, pgoutput.message_at(b))
 
     def _pass_heartbeat(self, b: bytes) -> None:
         """A message in the log: all that committed before it has come."""
         if self._inside:
             return  # another program's, inside its own transaction
+        s = self._s
         self._boundary = max(self._boundary, pgoutput.message_lsn(b))
-        self._s.log.debug("heartbeat", lsn=format_lsn(self._boundary))
-        if not self._s.events.events_since_commit and self._boundary > (self._s.progress.confirmed or 0):
+        s.log.debug("heartbeat", lsn=format_lsn(self._boundary))
+        self._relations |= self._holding.reached(self._boundary)
+        if not s.events.events_since_commit and not s.progress.held and self._boundary > (s.progress.confirmed or 0):
             self._commit()
+
+    def _apart(self, b: bytes, publish: Callable[[bytes], None]) -> None:
+        """A change of a table that is not in step, or not captured. `publish` is one of the three below."""
+        oid = b[_OID:_ROW]
+
+        def in_turn(captured: Captured) -> None:
+            self._relations[oid] = captured
+            try:
+                publish(b)
+            finally:
+                del self._relations[oid]
+
+        self._holding.change(oid, pgoutput.message_at(b), in_turn)
 
     def _insert(self, b: bytes) -> None:
         captured = self._relations.get(b[_OID:_ROW])
-        if captured is None or (self._filtered and not self._passes(captured, b, _ROW + 1)):
+        if captured is None:
+            self._apart(b, self._insert)
+            return
+        if self._filtered and not self._passes(captured, b, _ROW + 1):
             return
         try:
             row, end, pin, key = captured.convert(b, _ROW + 1)
@@ -226,6 +244,7 @@ class Stream:
     def _delete(self, b: bytes) -> None:
         captured = self._relations.get(b[_OID:_ROW])
         if captured is None:
+            self._apart(b, self._delete)
             return
         _require_old(captured, b)
         if self._filtered and not self._passes(captured, b, _ROW + 1):
@@ -242,6 +261,7 @@ class Stream:
     def _update(self, b: bytes) -> None:
         captured = self._relations.get(b[_OID:_ROW])
         if captured is None:
+            self._apart(b, self._update)
             return
         _require_old(captured, b)
         if self._filtered:
@@ -298,50 +318,36 @@ class Stream:
     def _unconvertible(self, captured: Captured, b: bytes) -> None:
         self._s.events.dead(captured.target, DeadCode.UNCONVERTIBLE, b[HEADER:])
 
-    def _truncate(self, number: int) -> None:
-        captured = self._relations.get(number.to_bytes(4, "big"))
-        if captured is None or (captured.segments and self._s.events.lsn < captured.segments.first()):
-            return
-        self._s.events.dead(captured.target, DeadCode.TRUNCATE, None)
+    def _truncate(self, number: int, at: int) -> None:
+        oid = number.to_bytes(4, "big")
+        if (captured := self._relations.get(oid)) is not None:
+            self._truncated(captured)
+        else:
+            self._holding.change(oid, at, self._truncated)
+
+    def _truncated(self, captured: Captured) -> None:
+        if captured.segments is None or self._s.events.lsn >= captured.segments.first():
+            self._s.events.dead(captured.target, DeadCode.TRUNCATE, None)
 
     def _relation(self, relation: Relation) -> None:
         """The stream describes a table: before its first change, and again after it was altered."""
-        s = self._s
-        table = s.tables.get(relation.table) if relation.schema == source.SCHEMA else None
-        if table is None:
-            self._relations.pop(relation.oid.to_bytes(4, "big"), None)
+        s, oid, table = self._s, relation.oid.to_bytes(4, "big"), relation.table
+        self._relations.pop(oid, None)
+        self._holding.forget(oid)
+        if relation.schema != source.SCHEMA or table not in s.bindings:
             return
-        if not relation.full_identity:
-            raise Refusal(_identity(relation.table))
-        resolved = {c.name: self._resolved(c) for c in relation.columns}
-        wrong = [why for f in table.binding.fields if (why := self._misfit(f, resolved, table))]
-        if wrong:
-            raise Refusal(
-                f"{source.SCHEMA}.{relation.table} was altered and does not fit schema {table.binding.dataset.name}: "
-                f"{'; '.join(wrong)}. Undo the change, or change the schema file"
-            )
-        names = [c.name for c in relation.columns]
-        segments = Segments(table, s.progress.tables[relation.table]) if s.progress.floor() else None
-        target = s.targets[relation.table]
-        self._relations[relation.oid.to_bytes(4, "big")] = Captured(target, table.binding, names, segments)
-        if extra := [name for name in names if name not in table.binding.dataset.fields]:
-            s.log.warning("columns_ignored", table=relation.table, columns=extra)
-
-    def _resolved(self, column: pgoutput.RelationColumn) -> Column:
-        try:
-            base = source.base_type(self._s.db, column.type_oid, column.typmod)
-        except psycopg.Error as error:
-            raise Interrupted(f"a type could not be looked up ({type(error).__name__})") from None
-        type_oid, typmod = base or (0, -1)
-        return Column(column.name, type_oid, typmod, f"of type {column.type_oid}", False, False)
-
-    def _misfit(self, field: columns.Field, resolved: dict[str, Column], table: source.Table) -> str | None:
-        """A nullable column that the log does not have yet, but the table has now, was added later: null until then."""
-        found = resolved.get(field.name)
-        if found is None and field.nullable:
-            now = source.check_tables(self._s.db, [table.binding])[table.binding.dataset.table]
-            return columns.misfit(field, now.columns.get(field.name))
-        return columns.misfit(field, found and replace(found, nullable=field.nullable))
+        captured, why = None, ""
+        if not self._holding.stopped(table):
+            try:
+                captured = relations.described(s, relation)
+            except Misfit as wrong:
+                if s.events.lsn < min(segment.lsn for segment in s.progress.tables[table]):
+                    return  # as it was before its snapshot, which has those rows
+                why = str(wrong)
+        if captured is not None and self._holding.in_step(table):
+            self._relations[oid] = captured
+        else:
+            self._holding.set_apart(oid, table, captured, why)
 
 
 def _wrong_length() -> ProtocolError:
@@ -351,13 +357,5 @@ def _wrong_length() -> ProtocolError:
 def _require_old(captured: Captured, b: bytes) -> None:
     if b[_ROW] != pgoutput.OLD:
         if b[_ROW] in (pgoutput.NEW, ord("K")):
-            raise Refusal(_identity(captured.target.dataset.table))
+            raise Refusal(relations.identity(captured.target.dataset.table))
         raise ProtocolError("a row message has no image of the row")
-
-
-def _identity(table: str) -> str:
-    at = f"{source.SCHEMA}.{table}"
-    return (
-        f"{at} does not log whole rows any more, so its changes are incomplete: ALTER TABLE {at} REPLICA IDENTITY FULL, "
-        "then forget this database's position (python -m connectors.capture.forget), and capture reads everything anew"
-    )

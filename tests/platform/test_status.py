@@ -23,7 +23,7 @@ ENGINE: list[Sample] = [
 
 def status(found: list[Sample], supervisor: str = "up") -> Status:
     process = ProcessState("engine-0", "up", 1, 1.0, 1, 0, 1)
-    return Status("/home", supervisor, [process], {}, flows(found), {}, 0, [])
+    return Status("/home", supervisor, [process], {}, flows(found), {}, 0, [], [])
 
 
 def shown(found: Status) -> str:
