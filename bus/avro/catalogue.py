@@ -51,6 +51,15 @@ class Catalogue:
         self._modes: dict[str | None, str] = {}
         self._highest = 0
 
+    def copy(self) -> Catalogue:
+        """As it stands now, whatever is applied later."""
+        made = Catalogue()
+        made._subjects = {subject: dict(versions) for subject, versions in self._subjects.items()}
+        made._holders = {schema_id: dict(held) for schema_id, held in self._holders.items()}
+        made._ids, made._levels, made._modes = dict(self._ids), dict(self._levels), dict(self._modes)
+        made._highest = self._highest
+        return made
+
     def apply(self, key: bytes | None, value: bytes | None) -> None:
         """Take in one record. Raises CatalogueError for a SCHEMA record that is not in the layout."""
         about = records.json_object(key)

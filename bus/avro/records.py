@@ -1,8 +1,9 @@
 """The records of the `_schemas` topic, byte for byte in Confluent's layout, and what they hold as values.
 
 Key              {"keytype":"SCHEMA","subject":S,"version":N,"magic":1}
-Value            {"subject":S,"version":N,"id":I,"schema":"<JSON text>","deleted":false}, with "schemaType" when it is not AVRO and
-                 "references" when there are any. `deleted` hides a version but keeps its id readable; an empty value removes it.
+Value            {"subject":S,"version":N,"id":I,"schema":"<JSON text>","deleted":false}, with "schemaType" when it is not
+                 AVRO and "references" when there are any. `deleted` hides a version but keeps its id readable; an empty value
+                 removes it.
 DELETE_SUBJECT   {"subject":S,"version":N} hides all versions up to N.
 CONFIG, MODE     {"subject":S,"compatibilityLevel":L}, {"subject":S,"mode":M}; the subject is null for the default of all.
 NOOP             other registries write nothing in it, and pass over what is in it. Ours: {"highestId":I}, so that an id is never

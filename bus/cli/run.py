@@ -42,3 +42,18 @@ def engine(context: typer.Context, index: Annotated[int, typer.Argument(min=0, h
     from bus.engine import worker
 
     worker.run(frame.settings(context), index)
+
+
+@app.command()
+def registry(context: typer.Context) -> None:
+    """Serve the schema registry: Confluent's REST interface over the topic `_schemas`.
+
+    Example: [bold]bus run registry[/]
+    """
+    from bus.avro import dataset
+    from bus.platform import ports
+    from bus.registry import server
+
+    settings = frame.settings(context)
+    captures = {one.domain for one in dataset.load(settings.schemas).values()}
+    server.run(settings, ports.ensure(settings).registry, captures)

@@ -18,7 +18,7 @@ from bus.engine import agreement_log, plan
 from bus.engine import agreements as agreement_files
 from bus.engine.agreement_log import Change
 from bus.platform import agencies, cluster, database, declared, presence, processes, secrets
-from bus.registry import log
+from bus.registry import registration
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +107,7 @@ def _bring(settings: Settings, files: Files) -> tuple[list[str], list[str]]:
             client, declared.topics_of(datasets, agreements, settings.kafka.lanes), settings.kafka.replication
         )
         cluster.grant(client, declared.rights(datasets, agreements))
-    log.ensure(settings, files.subjects)
+    registration.ensure(settings, files.subjects)
     return created, users
 
 

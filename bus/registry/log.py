@@ -19,7 +19,7 @@ from bus.config import Settings
 from bus.core.topics import SCHEMAS
 
 WRITER = "schema-registry"
-"""Principal `admin`'s transactional id."""
+"""The transactional id of whoever writes: `ensure` as principal `admin`, the server as `registry`."""
 READ_SECONDS = 30.0
 WRITE_SECONDS = 30.0
 _POLL_SECONDS = 0.5
