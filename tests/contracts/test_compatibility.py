@@ -144,7 +144,7 @@ def test_an_alias_reads_a_field_by_its_old_name_and_two_sources_are_refused() ->
     [
         ("{", "/", "not JSON"),
         ('{"type": "int", "x": NaN}', "/", "NaN"),
-        ("unheard", "/", "unknown type"),
+        (["unheard"], "/0", "unknown type"),
         (3, "/", "a type is"),
         ({}, "/", "'type' is missing"),
         ([], "/", "a union of nothing"),
