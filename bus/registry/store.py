@@ -29,10 +29,9 @@ WRITE_SECONDS = 20.0
 ATTEMPTS = 5
 TRANSACTION_MS = 10_000
 """How long a writer that died may hold its readers up."""
-_POLL_SECONDS = 0.1
+_POLL_SECONDS = 0.05
 _BATCH = 500
-_TURN_SECONDS = 0.2
-"""Longest wait for one step of a transaction before it is looked whether the time is over."""
+_ANSWER_SECONDS = 5.0
 _READER = client.READER | {"group.id": "registry", "fetch.wait.max.ms": 500, "error_cb": client.ignore}
 
 Index = Callable[[bytes | None], None]
@@ -50,6 +49,8 @@ class Store:
         """Topic -> offset up to which it is read; absent before its end was reached for the first time."""
         self._recent: list[Record] | None = None
         """What was read since a write began."""
+        self._end: int | None = None
+        self._end_asked = False
         self._failure: BaseException | None = None
         self._closing = False
         self._writing = threading.Lock()
@@ -90,7 +91,10 @@ class Store:
     def _follow(self) -> None:
         try:
             while not self._closing:
-                for message in self._consumer.consume(_BATCH, _POLL_SECONDS):
+                if self._end_asked:
+                    self._tell_end()
+                first = self._consumer.poll(_POLL_SECONDS)
+                for message in [first, *self._consumer.consume(_BATCH, 0)] if first is not None else ():
                     self._take(message)
         except BaseException as error:  # told to whoever asks; nobody would see it in this thread
             with self._changed:
@@ -191,10 +195,33 @@ class Store:
         own |= {"partitioner": "murmur2_random", "error_cb": client.ignore}
         producer = Producer(self._config | self._connections.settings() | own)
         producer.init_transactions(max(0.1, deadline - self._clock()))
-        _, end = self._consumer.get_watermark_offsets(TopicPartition(SCHEMAS, 0), max(0.1, deadline - self._clock()), False)
-        self._await(end, deadline)
+        self._await(self._ask_end(deadline), deadline)
         self._producer = producer
         return producer
+
+    def _ask_end(self, deadline: float) -> int:
+        """The topic's end as it is now. The follower asks: with confluent-kafka 2.16 the question does not return while another
+        thread takes records from the same consumer.
+        """
+        with self._changed:
+            self._end = None
+            self._end_asked = True
+            self._changed.wait_for(lambda: self._failure or self._end is not None, max(0.0, deadline - self._clock()))
+            end = self._end
+        self.check()
+        if end is None:
+            raise Refused(500, 50002, f"Timed out: the broker does not say how far {SCHEMAS} goes; try again")
+        return end
+
+    def _tell_end(self) -> None:
+        self._end_asked = False
+        try:
+            _, end = self._consumer.get_watermark_offsets(TopicPartition(SCHEMAS, 0), _ANSWER_SECONDS, False)
+        except KafkaException:  # the writer waits in vain, and says so
+            return
+        with self._changed:
+            self._end = end
+            self._changed.notify_all()
 
     def _commit(self, producer: Producer, records: tuple[Record, ...], deadline: float) -> None:
         """Raises KafkaException when it was not committed, or perhaps was; the producer is then of no use any more."""

@@ -39,7 +39,9 @@ class Served:
         given = access.password(self.settings, principal) if password is None else password
         return Served(self.settings, self.url, principal, given)
 
-    def ask(self, method: str, path: str, body: Any = None, content_type: str = "application/vnd.schemaregistry.v1+json") -> Answer:
+    def ask(
+        self, method: str, path: str, body: Any = None, content_type: str = "application/vnd.schemaregistry.v1+json"
+    ) -> Answer:
         address = urlsplit(self.url)
         connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=30)
         headers = {"Content-Type": content_type}
