@@ -50,10 +50,6 @@ def registry(context: typer.Context) -> None:
 
     Example: [bold]bus run registry[/]
     """
-    from bus.avro import dataset
-    from bus.platform import ports
     from bus.registry import server
 
-    settings = frame.settings(context)
-    captures = {one.domain for one in dataset.load(settings.schemas).values()}
-    server.run(settings, ports.ensure(settings).registry, captures)
+    server.run(frame.settings(context))

@@ -17,7 +17,7 @@ from bus.core.agreement import Agreement
 from bus.engine import agreement_log, plan
 from bus.engine import agreements as agreement_files
 from bus.engine.agreement_log import Change
-from bus.platform import agencies, cluster, database, declared, presence, processes, secrets
+from bus.platform import agencies, cluster, database, declared, ports, presence, processes, secrets
 from bus.registry import registration
 
 
@@ -68,6 +68,8 @@ def declare(settings: Settings) -> Declared:
         place = settings.secret_file("kafka-admin")
         raise ConfigError(f"put the password of the user admin of {settings.kafka.bootstrap} into {place} (mode 0600)")
     secrets.keys(settings)
+    if not settings.registry.url:
+        ports.ensure(settings)
     created, users = _bring(settings, files)
     agreement_log.publish(settings, agreements)
     domains = agencies.create(settings) if processes.running(settings, database.NAME) else []

@@ -32,7 +32,7 @@ def workers(settings: Settings, datasets: Mapping[str, Dataset]) -> list[Worker]
     found = [_bus(settings, f"capture-{domain}", "capture", domain) for domain in domains]
     found.append(_bus(settings, "register", "register"))
     if not settings.registry.url:
-        found.append(_bus(settings, REGISTRY, REGISTRY))
+        found.append(Worker(REGISTRY, (sys.executable, "-m", "bus.registry")))  # is up in half the time that the command takes
     found += [_bus(settings, f"engine-{index}", "engine", str(index)) for index in range(settings.engine.workers)]
     faust = (sys.executable, "-m", "faust", "-A", "bus.processors", "worker", "--without-web", "-l", settings.log_level)
     return [*found, Worker("processors", faust)]

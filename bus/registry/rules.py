@@ -13,10 +13,11 @@ from typing import Any
 
 from bus.avro import catalogue, normal, records
 from bus.avro.catalogue import Catalogue
-from bus.avro.records import AVRO, Entry, Record, Reference
+from bus.avro.records import AVRO, Entry, Reference
 from bus.contracts import compatibility
 from bus.contracts.compatibility import Level, Parsed
 from bus.contracts.parsing import InvalidSchema
+from bus.registry.answers import Decision, Refused
 
 LEVELS = tuple(level.value for level in Level)
 DEFAULT_LEVEL = "BACKWARD"
@@ -28,22 +29,6 @@ MOST_NAME = 512
 _MOST_REFERENCES = 100
 _MOST_CHAIN = 20
 """References of references, so deep."""
-
-
-class Refused(Exception):
-    """The answer is an error: HTTP status, Confluent's code, and a message for people."""
-
-    def __init__(self, status: int, code: int, message: str) -> None:
-        super().__init__(message)
-        self.status, self.code, self.message = status, code, message
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What to write, all or nothing, and what to answer once it is read back."""
-
-    answer: Any
-    records: tuple[Record, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

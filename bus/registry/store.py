@@ -20,8 +20,8 @@ from bus.avro.catalogue import Catalogue, CatalogueError
 from bus.avro.records import Record
 from bus.core.topics import AGREEMENTS, AGREEMENTS_INDEX, SCHEMAS
 from bus.engine import client
+from bus.registry.answers import Decision, Refused
 from bus.registry.log import WRITER
-from bus.registry.rules import Decision, Refused
 
 START_SECONDS = 60.0
 WRITE_SECONDS = 20.0
@@ -32,7 +32,7 @@ TRANSACTION_MS = 10_000
 _POLL_SECONDS = 0.05
 _BATCH = 500
 _ANSWER_SECONDS = 5.0
-_READER = client.READER | {"group.id": "registry", "fetch.wait.max.ms": 500, "error_cb": client.ignore}
+_READER = client.READER | {"group.id": "registry", "error_cb": client.ignore}
 
 Index = Callable[[bytes | None], None]
 """Takes the index of `bus.agreements`, the names of all agreements, whenever it is written."""
@@ -61,9 +61,12 @@ class Store:
         self._consumer.assign([TopicPartition(topic, 0, OFFSET_BEGINNING) for topic in (SCHEMAS, AGREEMENTS)])
         self._thread = threading.Thread(target=self._follow, name="follow", daemon=True)
 
-    def start(self, seconds: float = START_SECONDS) -> None:
-        """Returns once both topics are read. Raises what the follower met: CatalogueError, client.HumanNeeded, KafkaException."""
+    def start(self) -> None:
+        """Begins to read."""
         self._thread.start()
+
+    def await_ready(self, seconds: float = START_SECONDS) -> None:
+        """Returns once both topics are read. Raises what the follower met: CatalogueError, client.HumanNeeded, KafkaException."""
         with self._changed:
             self._changed.wait_for(lambda: self._failure or len(self._ends) == 2, seconds)
         self.check()

@@ -26,7 +26,7 @@ from bus.avro import records
 from bus.avro.catalogue import Catalogue
 from bus.avro.records import Entry
 from bus.registry import rules
-from bus.registry.rules import Decision, Refused
+from bus.registry.answers import Decision, Refused
 from bus.registry.store import Store
 from bus.registry.users import Users, Viewer
 
