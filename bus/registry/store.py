@@ -210,11 +210,14 @@ class Store:
             self._end = None
             self._end_asked = True
             self._changed.wait_for(lambda: self._failure or self._end is not None, max(0.0, deadline - self._clock()))
-            end = self._end
+        end = self._found_end()
         self.check()
         if end is None:
             raise Refused(500, 50002, f"Timed out: the broker does not say how far {SCHEMAS} goes; try again")
         return end
+
+    def _found_end(self) -> int | None:
+        return self._end
 
     def _tell_end(self) -> None:
         self._end_asked = False

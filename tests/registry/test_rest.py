@@ -37,7 +37,7 @@ def test_what_was_registered_is_found_in_every_way(registry: Served, subject: st
     number = registry.id(subject, text)
     assert registry.id(subject, json.dumps(schema, sort_keys=True)) == number, "registering again changes nothing"
     assert registry.id(f"{subject}2", schema) == number, "one schema, one id"
-    whole = {"subject": subject, "version": 1, "id": number, "schema": text}
+    whole: dict[str, Any] = {"subject": subject, "version": 1, "id": number, "schema": text}
     assert registry.get(f"/schemas/ids/{number}") == {"schema": text}
     assert registry.get(f"/schemas/ids/{number}?fetchMaxId=true")["maxId"] >= number
     assert registry.get(f"/schemas/ids/{number}/schema") == schema
@@ -71,7 +71,7 @@ def test_fixed_answers(registry: Served) -> None:
 
 
 def test_keys_and_content_types_that_are_not_known_are_no_reason_to_refuse(registry: Served, subject: str, path: str) -> None:
-    body = {"schema": json.dumps(record(INT)), "schemaType": "AVRO", "references": [], "metadata": {"properties": {}}}
+    body: dict[str, Any] = {"schema": json.dumps(record(INT)), "schemaType": "AVRO", "references": [], "metadata": {"properties": {}}}
     body |= {"ruleSet": {"domainRules": []}, "id": -1, "version": 0, "schemaTags": None, "something": "new"}
     for content_type in ("application/json", "application/octet-stream", "text/plain"):
         assert registry.ask("POST", f"{path}/versions?normalize=False", body, content_type).status == 200
