@@ -57,10 +57,8 @@ def test_kafkajs_with_its_registry_client(registry: Served, workshop: Path) -> N
     trial(registry, "node", [tool("node"), "client.mjs"], place)
 
 
-def test_confluents_java_client(registry: Served, workshop: Path) -> None:
-    place = workshop / "java"
-    place.mkdir()
-    found = jars.fetch(place, CLIENTS / "java" / "client.lock.toml")
+def test_confluents_java_client(registry: Served) -> None:
+    found = jars.fetch(lock=CLIENTS / "java" / "client.lock.toml")
     classpath = os.pathsep.join(map(str, [*found, *jars.fetch()]))
     trial(registry, "java", [tool("java"), "-cp", classpath, CLIENTS / "java" / "Client.java"])
 
