@@ -71,7 +71,12 @@ def test_fixed_answers(registry: Served) -> None:
 
 
 def test_keys_and_content_types_that_are_not_known_are_no_reason_to_refuse(registry: Served, subject: str, path: str) -> None:
-    body: dict[str, Any] = {"schema": json.dumps(record(INT)), "schemaType": "AVRO", "references": [], "metadata": {"properties": {}}}
+    body: dict[str, Any] = {
+        "schema": json.dumps(record(INT)),
+        "schemaType": "AVRO",
+        "references": [],
+        "metadata": {"properties": {}},
+    }
     body |= {"ruleSet": {"domainRules": []}, "id": -1, "version": 0, "schemaTags": None, "something": "new"}
     for content_type in ("application/json", "application/octet-stream", "text/plain"):
         assert registry.ask("POST", f"{path}/versions?normalize=False", body, content_type).status == 200

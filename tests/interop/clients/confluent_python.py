@@ -43,7 +43,9 @@ def produce(schema, value):
 
 
 def consume(count):
-    consumer = Consumer(kafka("reader") | {"group.id": task["group"], "auto.offset.reset": "earliest", "enable.auto.commit": False})
+    consumer = Consumer(
+        kafka("reader") | {"group.id": task["group"], "auto.offset.reset": "earliest", "enable.auto.commit": False}
+    )
     consumer.subscribe([topic])
     decode, read, deadline = AvroDeserializer(registry("reader")), [], time.monotonic() + 40
     while len(read) < count and time.monotonic() < deadline:
