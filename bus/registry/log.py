@@ -44,6 +44,7 @@ def read(config: Mapping[str, Any], timeout_seconds: float = READ_SECONDS) -> Ca
             "enable.partition.eof": True,
             "auto.offset.reset": "error",
             "isolation.level": "read_committed",
+            "fetch.wait.max.ms": 50,  # the end is told by an empty answer, which the broker holds back for so long
         }
     )
     try:

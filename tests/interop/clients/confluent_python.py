@@ -3,9 +3,12 @@
 Run by whichever interpreter has the client's version to try; it knows nothing of the bus. Prints what it saw as JSON.
 """
 
+from __future__ import annotations
+
 import json
 import sys
 import time
+from typing import Any
 
 import confluent_kafka
 from confluent_kafka import Consumer, Producer
@@ -19,7 +22,7 @@ topic, subject = task["topic"], task["topic"] + "-value"
 context = SerializationContext(topic, MessageField.VALUE)
 
 
-def kafka(who):
+def kafka(who: str) -> dict[str, Any]:
     user = task[who]
     return {
         "bootstrap.servers": task["bootstrap"],
@@ -30,24 +33,25 @@ def kafka(who):
     }
 
 
-def registry(who):
+def registry(who: str) -> SchemaRegistryClient:
     user = task[who]
     return SchemaRegistryClient({"url": task["url"], "basic.auth.user.info": f"{user['name']}:{user['password']}"})
 
 
-def produce(schema, value):
+def produce(schema: Any, value: Any) -> None:
     serializer = AvroSerializer(registry("writer"), json.dumps(schema))
     producer = Producer(kafka("writer"))
     producer.produce(topic, serializer(value, context))
     assert producer.flush(20) == 0
 
 
-def consume(count):
+def consume(count: int) -> list[Any]:
     consumer = Consumer(
         kafka("reader") | {"group.id": task["group"], "auto.offset.reset": "earliest", "enable.auto.commit": False}
     )
     consumer.subscribe([topic])
-    decode, read, deadline = AvroDeserializer(registry("reader")), [], time.monotonic() + 40
+    decode, deadline = AvroDeserializer(registry("reader")), time.monotonic() + 40
+    read: list[Any] = []
     while len(read) < count and time.monotonic() < deadline:
         message = consumer.poll(0.2)
         if message is not None and not message.error():
@@ -56,7 +60,7 @@ def consume(count):
     return read
 
 
-def refusal(who, schema):
+def refusal(who: str, schema: Any) -> int:
     try:
         registry(who).register_schema(subject, Schema(json.dumps(schema), "AVRO"))
     except SchemaRegistryError as error:
