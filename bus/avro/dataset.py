@@ -78,7 +78,7 @@ def register_of(datasets: dict[str, Dataset]) -> Dataset:
 
 
 def read(path: Path) -> Dataset:
-    """The dataset of one file. Raises SchemaError for the first thing without which it is none (bus.contracts.rules has the rest)."""
+    """The dataset of one file. Raises SchemaError for what it cannot be without (bus.contracts.rules has the rest)."""
     try:
         row = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:

@@ -45,7 +45,7 @@ class Checked:
 
 
 def run(settings: Settings, paths: list[Path], databases: list[str]) -> Checked:
-    """`paths`: what to tell about (all when empty); every schema is read all the same, for people are checked against the register.
+    """`paths`: what to tell about, all when empty. Every schema is read all the same: people are checked against the register.
 
     Raises SchemaError for paths and databases that are none.
     """

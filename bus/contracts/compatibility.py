@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 from bus.contracts.parsing import Parsed, parse
 from bus.contracts.reasons import Reason, reasons
 from bus.contracts.trial import trial
 
-__all__ = ["Direction", "Level", "Parsed", "Problem", "check", "parse", "reads"]
+__all__ = ["Direction", "Level", "Parsed", "Problem", "check", "field_at", "parse", "reads"]
 
 
 class Direction(Enum):
@@ -85,3 +86,16 @@ def check(level: Level, new: Parsed, earlier: Mapping[int, Parsed]) -> tuple[Pro
 def reads(reader: Parsed, writer: Parsed) -> tuple[Reason, ...]:
     """Why `reader` cannot read what was written with `writer`; none: it can, all of it."""
     return reasons(reader.plain, writer.plain) or trial(reader.plain, writer.plain)
+
+
+def field_at(schema: Any, pointer: str) -> str:
+    """The innermost field that a JSON pointer into a schema passes."""
+    name, here = "", schema
+    for step in pointer.strip("/").split("/"):
+        try:
+            here = here[int(step)] if isinstance(here, list) else here[step]
+        except (KeyError, ValueError, IndexError, TypeError):
+            break
+        if isinstance(here, dict) and "name" in here and "type" in here and here["type"] not in ("record", "enum", "fixed"):
+            name = here["name"]
+    return str(name)

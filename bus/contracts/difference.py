@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -111,7 +111,7 @@ def _of_row(old: Schema, new: Schema) -> Iterator[Change]:
             yield Change(what, "", old.get(key), new.get(key))
 
 
-_TYPE_WORDS = {
+_TYPE_WORDS: dict[What, Callable[[Change], str]] = {
     "string": "text",
     "int": "a whole number of 32 bits",
     "long": "a whole number of 64 bits",
@@ -135,7 +135,7 @@ def _retyped(change: Change) -> str:
     return f"{change.field}: was {type_words(change.before)}, becomes {type_words(change.after)}"
 
 
-_WORDS = {
+_WORDS: dict[What, Callable[[Change], str]] = {
     What.ADDED: _added,
     What.REMOVED: lambda c: f"{c.field}: gone (it was {type_words(c.before['type'])})",
     What.RENAMED: lambda c: f"{c.field}: new name of {c.before}",

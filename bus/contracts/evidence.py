@@ -21,19 +21,39 @@ class Evidence:
     words: str
     values: Sequence[tuple[Any, Sequence[bytes]]] = field(repr=False)
 
-    def unreadable(self, reader: Any) -> str:
-        """Why `reader` cannot read some of them; '' when it reads all. Never quotes a value."""
-        reads = fastavro.parse_schema(parse(reader).plain)
+    def unreadable(self, reader: Any, through: Any = None) -> str:
+        """Why `reader` cannot read some of them; '' when it reads all. Never quotes a value.
+
+        With `through`, what is read is each value as that schema would have written it, but for those that it cannot take over.
+        """
+        reads = _parsed(reader)
         failed = total = 0
         reason = ""
         for schema, values in self.values:
-            writes = fastavro.parse_schema(parse(schema).plain)
-            total += len(values)
+            writes, other = _parsed(schema), _parsed(through) if through is not None else None
             for value in values:
-                if found := unread(value, reads, writes):
+                data = value if other is None else _rewritten(value, writes, other)
+                if data is None:
+                    continue
+                total += 1
+                if found := unread(data, reads, other or writes):
                     failed += 1
                     reason = found.message
         return f"{failed} of {total} values ({self.words}) cannot be read: {reason}" if failed else ""
+
+
+def _parsed(schema: Any) -> Any:
+    return fastavro.parse_schema(parse(schema).plain)
+
+
+def _rewritten(value: bytes, writer: Any, other: Any) -> bytes | None:
+    """A value as another schema writes it; None where that has no value for it."""
+    if unread(value, other, writer):
+        return None
+    taken = fastavro.schemaless_reader(io.BytesIO(value), writer, other)
+    stream = io.BytesIO()
+    fastavro.schemaless_writer(stream, other, taken)
+    return stream.getvalue()
 
 
 def generated(versions: Mapping[int, Any]) -> Evidence:

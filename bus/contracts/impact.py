@@ -20,7 +20,7 @@ from bus.avro.catalogue import record_subject, value_subject
 from bus.avro.dataset import Dataset, Schema
 from bus.avro.projection import REGISTER, GrantError, Projection, compile_grant
 from bus.contracts import evidence
-from bus.contracts.compatibility import Direction, Level, check, parse, reads
+from bus.contracts.compatibility import Direction, Level, check, field_at, parse, reads
 from bus.contracts.difference import What, differences, split, type_words
 from bus.contracts.evidence import Evidence
 from bus.core import topics
@@ -110,9 +110,12 @@ def _agreement(
     recorded = world.recorded.get(subject) or evidence.generated(earlier)
     effects = [*_delivered(about, earlier, after), *_meanings(about, before, after), *_verdicts(about, grant, dataset, old, new)]
     effects += _keys(about, grant, old, new)
-    if not any(e.verdict is Verdict.FAILS for e in effects) and (told := recorded.unreadable(after.schema)):
-        effects.append(replace(about, verdict=Verdict.FAILS, reason=told))
-    yield from (replace(e, confirmed=recorded.words) for e in _once(effects or [about]))
+    if not any(e.verdict is Verdict.FAILS for e in effects):
+        told = recorded.unreadable(after.schema), *(recorded.unreadable(s, after.schema) for s in earlier.values())
+        effects += [replace(about, verdict=Verdict.FAILS, reason=t) for t in told if t]
+    granted = {f.name.replace(".", "_"): f.name for f in grant.fields}
+    for effect in _once(effects or [about]):
+        yield replace(effect, field=granted.get(effect.field, effect.field), confirmed=recorded.words)
 
 
 def _refused(dataset: Dataset, register: Dataset, agreement: Agreement, grant: Grant, tags: Tags) -> Iterator[tuple[str, str]]:
@@ -155,20 +158,7 @@ def _delivered(about: Effect, earlier: Mapping[int, Any], after: Projection) -> 
             if forward
             else "a consumer of the new schema cannot read what came before"
         )
-        yield replace(about, field=_field_at(schema, problem.location), verdict=Verdict.FAILS, reason=f"{who}: {problem.message}")
-
-
-def _field_at(schema: Any, pointer: str) -> str:
-    """The innermost field that a JSON pointer into a schema passes."""
-    name, here = "", schema
-    for step in pointer.strip("/").split("/"):
-        try:
-            here = here[int(step)] if isinstance(here, list) else here[step]
-        except (KeyError, ValueError, IndexError, TypeError):
-            break
-        if isinstance(here, dict) and "name" in here and "type" in here and here["type"] not in ("record", "enum", "fixed"):
-            name = here["name"]
-    return str(name)
+        yield replace(about, field=field_at(schema, problem.location), verdict=Verdict.FAILS, reason=f"{who}: {problem.message}")
 
 
 def _meanings(about: Effect, before: Projection, after: Projection) -> Iterator[Effect]:
@@ -204,9 +194,15 @@ def _checks(dataset: Dataset, earlier: Dataset) -> dict[str, tuple[str, dict[str
     names = {c.field: c.before for c in differences(earlier.row, dataset.row) if c.what is What.RENAMED}
     found = {}
     for role in dataset.people:
-        match = {theirs: (names.get(ours, ours), *split(dataset.fields[ours])[:2]) for theirs, ours in role.match.items()}
+        match = {theirs: (names.get(ours, ours), _read_as(dataset.fields[ours])) for theirs, ours in role.match.items()}
         found[role.name] = (names.get(role.pin, role.pin), match)
     return found
+
+
+def _read_as(avro_type: Any) -> tuple[Any, ...]:
+    """What a value is to the comparison, which reads it as text: whole numbers of any size read alike."""
+    base, logical, _ = split(avro_type)
+    return ("int" if base == "long" else base, *logical)
 
 
 def _keys(about: Effect, grant: Grant, old: Dataset, new: Dataset) -> Iterator[Effect]:
@@ -242,11 +238,11 @@ def _reader(subject: str, version: int, schema: Any, after: Schema, recorded: Ev
     about = replace(about, confirmed=recorded.words)
     if problems := reads(parse(schema), parse(after)):
         for reason in problems:
-            field = _field_at(schema, reason.location)
+            field = field_at(schema, reason.location)
             yield replace(about, field=field, verdict=Verdict.FAILS, reason=f"cannot read what would come: {reason.message}")
         return
     effects = [replace(about, field=f, verdict=v, reason=r) for f, v, r in _columns(schema, after)]
-    if told := recorded.unreadable(after):
+    if told := recorded.unreadable(schema, after):
         effects.append(replace(about, verdict=Verdict.FAILS, reason=told))
     yield from _once(effects or [about])
 

@@ -53,7 +53,7 @@ def plan(dataset: str, changes: Sequence[Change], effects: Sequence[Effect], sun
 
 def _concerns(effect: Effect, change: Change) -> bool:
     names = {change.field, str(change.before)} if change.what is What.RENAMED else {change.field}
-    return effect.field.removeprefix("register.") in names or effect.field.removeprefix("register_") in names or not change.field
+    return effect.field.removeprefix("register.") in names or not change.field
 
 
 def _steps(dataset: str, change: Change, hurt: Sequence[Effect], sunset: date, new: Sequence[str]) -> Iterator[Step]:
@@ -125,7 +125,7 @@ def _move(agreements: Sequence[str], how: str, sunset: date) -> Iterator[Step]:
     for name in agreements:
         yield Step(
             "operator",
-            f"copy {name} to {name}-2 {how}, past: all, and `bus agreement apply`: its topic agency.{name}-2 begins with what was "
+            f"copy {name} to {name}-2 {how}, past: all, and `bus agreement apply`: topic agency.{name}-2 begins with what was "
             f"verified before; set valid_until: {sunset} in {name}",
         )
     yield Step("receiving agencies", f"move to the new topics before {sunset}: {_listed(agreements)}")
@@ -133,9 +133,7 @@ def _move(agreements: Sequence[str], how: str, sunset: date) -> Iterator[Step]:
 
 def _announce(dataset: str, change: Change, agreements: Sequence[str], sunset: date) -> Iterator[Step]:
     if agreements:
-        yield Step(
-            "owner", f"tell {_listed(agreements)} what will be different, and from which day: nothing would show it in the data"
-        )
+        yield Step("owner", f"tell {_listed(agreements)} what will be different, and from which day: the data will not show it")
         if change.what is What.PRIMARY_KEY:
             yield from _move(agreements, "unchanged", sunset)
     yield _release(dataset, "on the day that was announced" if agreements else "no agreement is concerned")

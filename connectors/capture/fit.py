@@ -1,6 +1,6 @@
 """Whether a table still fits its schema, told whole: every misfit and every column that the schema does not name.
 
-Capture itself stops at the first table that does not fit (`source.check_tables`); this is for people who want to know all at once.
+Capture itself stops at the first table that does not fit (`source.check_tables`); this is for people, who want to know all.
 """
 
 from __future__ import annotations

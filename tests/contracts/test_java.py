@@ -70,6 +70,8 @@ def explained(said: str, theirs: str, pair: tuple[Any, Any]) -> str:
         return "a union's default of a later type"  # Java takes it since 1.12, its readers and others not always
     if "is not one of the enum's symbols" in said:
         return "an enum field's default that is no symbol"  # Java looks only whether it is text
+    if "UNREADABLE" in said and _namesakes(pair):
+        return "a union of types with the same last name"  # fastavro takes the wrong one: its users could not read the bytes
     if "AMBIGUOUS_ALIAS" in said and theirs.startswith("REFUSED"):
         return "two fields to read from"  # Java throws, we say so
     if "matches multiple fields" in theirs and any(
@@ -77,6 +79,22 @@ def explained(said: str, theirs: str, pair: tuple[Any, Any]) -> str:
     ):
         return "a field's own name as its alias"  # Java counts one field twice and throws
     return ""
+
+
+def _namesakes(pair: tuple[Any, Any]) -> bool:
+    """Whether some union of either has two types whose names end alike."""
+    ahead: list[Any] = list(pair)
+    while ahead:
+        one = ahead.pop()
+        if isinstance(one, list):
+            names = [str(b if isinstance(b, str) else b.get("name", b["type"])).rpartition(".")[2] for b in one]
+            if len(set(names)) < len(names):
+                return True
+            ahead.extend(one)
+        elif isinstance(one, dict):
+            ahead.extend(v for k, v in one.items() if k in ("type", "items", "values"))
+            ahead.extend(f["type"] for f in one.get("fields", ()))
+    return False
 
 
 def test_verdicts_are_javas_but_for_named_differences(ask: Ask) -> None:
