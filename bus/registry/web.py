@@ -7,12 +7,10 @@ nothing but whether the registry answers (`GET /`).
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
-from urllib.parse import unquote
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -22,20 +20,16 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bus import telemetry
-from bus.avro import records
 from bus.avro.catalogue import Catalogue
 from bus.avro.records import Entry
-from bus.registry import rules
+from bus.registry import asked, rules
 from bus.registry.answers import Decision, Refused
 from bus.registry.store import Store
 from bus.registry.users import Users, Viewer
 
 JSON = "application/vnd.schemaregistry.v1+json"
-MOST_BODY_BYTES = 1_048_576
 MOST_WAITING = 32
 """Changes and verdicts that may wait for their turn; more are told to come back."""
-_ALL = ":*:"
-_DEFAULT_CONTEXT = ":.:"
 _NO_ROUTE = "none"
 _CHALLENGE = {"www-authenticate": 'Basic realm="schema registry"'}
 
@@ -102,7 +96,7 @@ class Web:
         async def endpoint(request: Request) -> Response:
             request.scope["route_name"] = path
             found = await handle(request, request.scope.get("viewer"))  # type: ignore[arg-type]  # "/" alone has none
-            body = found if isinstance(found, bytes) else _json(found)
+            body = found if isinstance(found, bytes) else asked.json_bytes(found)
             self._count(path, 200)
             return Response(body, media_type=JSON)
 
@@ -118,66 +112,70 @@ class Web:
 
     async def _schema(self, request: Request, viewer: Viewer) -> bytes:
         with self._store.read() as found:
-            entry = _holder(found, request, viewer)
+            entry = asked.holder(found, request, viewer)
             highest = found.next_id - 1
         kept = self._bodies.get(entry.id)
         if kept is None or kept[0] is not entry:
-            kept = self._bodies[entry.id] = entry, _json(_schema_of(entry))
-        return kept[1] if not _flag(request, "fetchMaxId") else _json({**_schema_of(entry), "maxId": highest})
+            kept = self._bodies[entry.id] = entry, asked.json_bytes(asked.schema_of(entry))
+        return (
+            kept[1] if not asked.flag(request, "fetchMaxId") else asked.json_bytes({**asked.schema_of(entry), "maxId": highest})
+        )
 
     async def _schema_text(self, request: Request, viewer: Viewer) -> bytes:
         with self._store.read() as found:
-            return _holder(found, request, viewer).schema.encode()
+            return asked.holder(found, request, viewer).schema.encode()
 
     async def _schema_subjects(self, request: Request, viewer: Viewer) -> Any:
-        return _page(request, sorted({entry.subject for entry in self._held(request, viewer)}))
+        return asked.page(request, sorted({entry.subject for entry in self._held(request, viewer)}))
 
     async def _schema_versions(self, request: Request, viewer: Viewer) -> Any:
         held = sorted(self._held(request, viewer), key=lambda entry: (entry.subject, entry.version))
-        return _page(request, [{"subject": entry.subject, "version": entry.version} for entry in held])
+        return asked.page(request, [{"subject": entry.subject, "version": entry.version} for entry in held])
 
     def _held(self, request: Request, viewer: Viewer) -> list[Entry]:
         with self._store.read() as found:
-            entry = _holder(found, request, viewer)
-            return [one for one in found.holders(entry.id) if viewer.sees(one.subject) and (not one.deleted or _deleted(request))]
+            entry = asked.holder(found, request, viewer)
+            return [
+                one for one in found.holders(entry.id) if viewer.sees(one.subject) and (not one.deleted or asked.deleted(request))
+            ]
 
     async def _schemas(self, request: Request, viewer: Viewer) -> Any:
         with self._store.read() as found:
             listed = []
             for subject in self._named(found, request, viewer):
-                versions = found.every(subject) if _deleted(request) else found.versions(subject)
-                listed += versions[-1:] if _flag(request, "latestOnly") else versions
-        return [_version_of(entry) for entry in _page(request, listed)]
+                versions = found.every(subject) if asked.deleted(request) else found.versions(subject)
+                listed += versions[-1:] if asked.flag(request, "latestOnly") else versions
+        return [asked.version_of(entry) for entry in asked.page(request, listed)]
 
     # subjects and versions
 
     async def _subjects(self, request: Request, viewer: Viewer) -> Any:
         with self._store.read() as found:
             names = self._named(found, request, viewer)
-            if _flag(request, "deletedOnly") or _flag(request, "deleted_only"):
+            if asked.flag(request, "deletedOnly") or asked.flag(request, "deleted_only"):
                 names = [name for name in names if not found.versions(name)]
-        return _page(request, names)
+        return asked.page(request, names)
 
     def _named(self, found: Catalogue, request: Request, viewer: Viewer) -> list[str]:
-        prefix = request.query_params.get("subjectPrefix", "").removeprefix(_ALL).removeprefix(_DEFAULT_CONTEXT)
-        names = found.subjects(deleted=_deleted(request))
+        prefix = asked.prefix(request)
+        names = found.subjects(deleted=asked.deleted(request))
         return [name for name in names if name.startswith(prefix) and viewer.sees(name)]
 
     async def _versions(self, request: Request, viewer: Viewer) -> Any:
-        subject = _seen(request, viewer)
+        subject = asked.seen(request, viewer)
         with self._store.read() as found:
-            versions = rules.require_versions(found, subject, deleted=_deleted(request))
-        if _flag(request, "deletedOnly") or _flag(request, "deleted_only"):
+            versions = rules.require_versions(found, subject, deleted=asked.deleted(request))
+        if asked.flag(request, "deletedOnly") or asked.flag(request, "deleted_only"):
             versions = [entry for entry in versions if entry.deleted]
-        return _page(request, [entry.version for entry in versions])
+        return asked.page(request, [entry.version for entry in versions])
 
     def _one(self, request: Request, viewer: Viewer) -> Entry:
-        subject = _seen(request, viewer)
+        subject = asked.seen(request, viewer)
         with self._store.read() as found:
-            return rules.require_version(found, subject, _part(request, "version"), deleted=_deleted(request))
+            return rules.require_version(found, subject, asked.part(request, "version"), deleted=asked.deleted(request))
 
     async def _version(self, request: Request, viewer: Viewer) -> Any:
-        return _version_of(self._one(request, viewer))
+        return asked.version_of(self._one(request, viewer))
 
     async def _version_text(self, request: Request, viewer: Viewer) -> bytes:
         return self._one(request, viewer).schema.encode()
@@ -186,45 +184,45 @@ class Web:
         entry = self._one(request, viewer)
         with self._store.read() as found:
             users = found.references_to(entry.subject, entry.version)
-            return _page(request, sorted({one.id for one in users if viewer.sees(one.subject)}))
+            return asked.page(request, sorted({one.id for one in users if viewer.sees(one.subject)}))
 
     async def _lookup(self, request: Request, viewer: Viewer) -> Any:
-        subject = _seen(request, viewer)
-        wanted = rules.given(await _body(request), normalized=_flag(request, "normalize"))
-        deleted = _deleted(request)
-        return _version_of(await self._turn(lambda: rules.lookup(self._store.snapshot(), subject, wanted, deleted=deleted)))
+        subject = asked.seen(request, viewer)
+        wanted = rules.given(await asked.body(request), normalized=asked.flag(request, "normalize"))
+        deleted = asked.deleted(request)
+        return asked.version_of(await self._turn(lambda: rules.lookup(self._store.snapshot(), subject, wanted, deleted=deleted)))
 
     async def _compatible(self, request: Request, viewer: Viewer) -> Any:
-        subject, asked = _seen(request, viewer), request.path_params.get("version")
-        wanted = rules.given(await _body(request), normalized=_flag(request, "normalize"))
+        subject, version = asked.seen(request, viewer), request.path_params.get("version")
+        wanted = rules.given(await asked.body(request), normalized=asked.flag(request, "normalize"))
 
         def reasons() -> list[str]:
             found = self._store.snapshot()
-            only = rules.require_version(found, subject, _part(request, "version")) if asked is not None else None
+            only = rules.require_version(found, subject, asked.part(request, "version")) if version is not None else None
             return rules.incompatible(found, subject, rules.resolve(found, wanted), only)
 
         said = await self._turn(reasons)
-        return {"is_compatible": not said} | ({"messages": said} if _flag(request, "verbose") else {})
+        return {"is_compatible": not said} | ({"messages": said} if asked.flag(request, "verbose") else {})
 
     # changes
 
     async def _register(self, request: Request, viewer: Viewer) -> Any:
-        subject, body = _written(request, viewer), await _body(request)
-        wanted = rules.given(body, normalized=_flag(request, "normalize"))
+        subject, body = asked.written(request, viewer), await asked.body(request)
+        wanted = rules.given(body, normalized=asked.flag(request, "normalize"))
         answer, written = await self._change(lambda found: rules.register(found, subject, wanted))
         if written:
             self._log.info("schema_registered", subject=subject, id=answer["id"])
         return answer
 
     async def _delete_subject(self, request: Request, viewer: Viewer) -> Any:
-        subject, permanent = _written(request, viewer), _flag(request, "permanent")
+        subject, permanent = asked.written(request, viewer), asked.flag(request, "permanent")
         return await self._deletion(subject, partial(rules.delete_subject, subject=subject, permanent=permanent), permanent)
 
     async def _delete_version(self, request: Request, viewer: Viewer) -> Any:
-        subject, permanent = _written(request, viewer), _flag(request, "permanent")
-        asked = _part(request, "version")
+        subject, permanent = asked.written(request, viewer), asked.flag(request, "permanent")
+        version = asked.part(request, "version")
         return await self._deletion(
-            subject, partial(rules.delete_version, subject=subject, asked=asked, permanent=permanent), permanent
+            subject, partial(rules.delete_version, subject=subject, asked=version, permanent=permanent), permanent
         )
 
     async def _deletion(self, subject: str, decide: Callable[[Catalogue], Decision], permanent: bool) -> Any:
@@ -233,40 +231,40 @@ class Web:
         return answer
 
     async def _level(self, request: Request, viewer: Viewer) -> Any:
-        subject = _about(request)
+        subject = asked.about(request)
         with self._store.read() as found:
             level = found.level(subject) if subject is None or viewer.sees(subject) else None
-            if subject is None or (level is None and _flag(request, "defaultToGlobal")):
+            if subject is None or (level is None and asked.flag(request, "defaultToGlobal")):
                 level = found.level(None) or rules.DEFAULT_LEVEL
         if level is None:
             raise rules.no_level(subject or "")
         return {"compatibilityLevel": level}
 
     async def _set_level(self, request: Request, viewer: Viewer) -> Any:
-        return await self._setting(request, viewer, partial(rules.set_level, body=await _body(request)))
+        return await self._setting(request, viewer, partial(rules.set_level, body=await asked.body(request)))
 
     async def _clear_level(self, request: Request, viewer: Viewer) -> Any:
         return await self._setting(request, viewer, rules.clear_level)
 
     async def _mode(self, request: Request, viewer: Viewer) -> Any:
-        subject = _about(request)
+        subject = asked.about(request)
         with self._store.read() as found:
             mode = found.mode(subject) if subject is None or viewer.sees(subject) else None
-            if subject is None or (mode is None and _flag(request, "defaultToGlobal")):
+            if subject is None or (mode is None and asked.flag(request, "defaultToGlobal")):
                 mode = found.mode(None) or rules.DEFAULT_MODE
         if mode is None:
             raise rules.no_mode(subject or "")
         return {"mode": mode}
 
     async def _set_mode(self, request: Request, viewer: Viewer) -> Any:
-        return await self._setting(request, viewer, partial(rules.set_mode, body=await _body(request)))
+        return await self._setting(request, viewer, partial(rules.set_mode, body=await asked.body(request)))
 
     async def _clear_mode(self, request: Request, viewer: Viewer) -> Any:
         return await self._setting(request, viewer, rules.clear_mode)
 
     async def _setting(self, request: Request, viewer: Viewer, decide: Callable[..., Decision]) -> Any:
-        _require_writer(viewer)
-        subject = _about(request)
+        asked.require_writer(viewer)
+        subject = asked.about(request)
         answer, written = await self._change(lambda found: decide(found, subject=subject))
         if written:
             self._log.info("registry_configured", subject=subject, setting=answer)
@@ -317,7 +315,7 @@ class Web:
         self, scope: Scope, status: int, code: int, message: str, headers: dict[str, str] | None = None
     ) -> Response:  # fmt: skip
         self._count(scope["route_name"], status)
-        return Response(_json({"error_code": code, "message": message}), status, headers, JSON)
+        return Response(asked.json_bytes({"error_code": code, "message": message}), status, headers, JSON)
 
     def _count(self, route: str, code: int) -> None:
         key = route, code
@@ -327,91 +325,3 @@ class Web:
 
     def close(self) -> None:
         self._worker.shutdown(wait=False, cancel_futures=True)
-
-
-def _json(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def _schema_of(entry: Entry) -> dict[str, Any]:
-    kind = {} if entry.schema_type == records.AVRO else {"schemaType": entry.schema_type}
-    references = {"references": records.references_json(entry.references)} if entry.references else {}
-    return {**kind, "schema": entry.schema, **references}
-
-
-def _version_of(entry: Entry) -> dict[str, Any]:
-    return {"subject": entry.subject, "version": entry.version, "id": entry.id, **_schema_of(entry)}
-
-
-def _holder(found: Catalogue, request: Request, viewer: Viewer) -> Entry:
-    """A version with the id asked for that the viewer may see. Raises Refused."""
-    asked = request.path_params["id"]
-    number = int(asked) if asked.isascii() and asked.isdigit() and len(asked) < 11 else 0
-    if entry := found.holder(number):
-        if viewer.sees(entry.subject):
-            return entry
-        for other in found.holders(number):
-            if viewer.sees(other.subject):
-                return other
-    raise Refused(404, 40403, f"Schema {asked[:20]} not found")
-
-
-def _part(request: Request, name: str) -> str:
-    return unquote(request.path_params[name])
-
-
-def _about(request: Request) -> str | None:
-    """The subject in the path, without the name of the only context that there is; None where there is none."""
-    return _part(request, "subject").removeprefix(_DEFAULT_CONTEXT) if "subject" in request.path_params else None
-
-
-def _seen(request: Request, viewer: Viewer) -> str:
-    """The subject in the path. Raises Refused, as if it did not exist, when the viewer may not see it."""
-    subject = _about(request) or ""
-    if not viewer.sees(subject):
-        raise Refused(404, 40401, f"Subject '{subject}' not found.")
-    return subject
-
-
-def _written(request: Request, viewer: Viewer) -> str:
-    _require_writer(viewer)
-    return _about(request) or ""
-
-
-def _require_writer(viewer: Viewer) -> None:
-    if not viewer.writes:
-        raise Refused(403, 40301, f"User {viewer.principal!r} may not change schemas: the administrator may")
-
-
-def _flag(request: Request, name: str) -> bool:
-    return request.query_params.get(name, "").lower() == "true"
-
-
-def _deleted(request: Request) -> bool:
-    return any(_flag(request, name) for name in ("deleted", "deletedOnly", "deleted_only"))
-
-
-def _page(request: Request, listed: Sequence[Any]) -> Sequence[Any]:
-    """What `offset` and `limit` leave; what is no number, or negative, is as if it were not there."""
-    offset, limit = (_number(request, name) for name in ("offset", "limit"))
-    rest = listed[offset or 0 :]
-    return rest if limit is None else rest[:limit]
-
-
-def _number(request: Request, name: str) -> int | None:
-    text = request.query_params.get(name, "")
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 11 else None
-
-
-async def _body(request: Request) -> Any:
-    """The body as JSON, whatever content type the client gives it. Raises Refused."""
-    parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > MOST_BODY_BYTES:
-            raise Refused(413, 41301, f"The body is longer than {MOST_BODY_BYTES} bytes")
-        parts.append(part)
-    try:
-        return json.loads(b"".join(parts) or b"{}")
-    except (ValueError, RecursionError):
-        raise Refused(400, 40001, "The body is not JSON") from None
