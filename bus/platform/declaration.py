@@ -21,7 +21,7 @@ from bus.engine import agreement_log, plan
 from bus.engine import agreements as agreement_files
 from bus.engine.agreement_log import Change
 from bus.platform import agencies, cluster, database, declared, ports, presence, processes, secrets
-from bus.registry import registration
+from bus.registry import log, registration
 
 
 @dataclass(frozen=True, slots=True)

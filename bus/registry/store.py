@@ -57,6 +57,7 @@ class Store:
         self._producer: Producer | None = None
         self._connections = access.Connections()
         self._log = telemetry.logger("registry")
+        self._seconds = telemetry.histogram("bus_registry_write_seconds")
         self._consumer = Consumer(self._config | _READER)
         self._consumer.assign([TopicPartition(topic, 0, OFFSET_BEGINNING) for topic in (SCHEMAS, AGREEMENTS)])
         self._thread = threading.Thread(target=self._follow, name="follow", daemon=True)
@@ -148,7 +149,7 @@ class Store:
             if not first.records:
                 return first.answer
             answer = self._write(decision, deadline)
-            telemetry.histogram("bus_registry_write_seconds").observe(self._clock() - began)
+            self._seconds.observe(self._clock() - began)
             return answer
         finally:
             self._recent = None

@@ -44,6 +44,7 @@ class Web:
         self._bodies: dict[int, tuple[Entry, bytes]] = {}
         self._counted: dict[tuple[str, int], Any] = {}
         self._log = telemetry.logger("registry")
+        self._count(_NO_ROUTE, 401, 0)
         refusals: Any = {HTTPException: self._http_error, Refused: self._refused, Exception: self._failed}
         self._app = Starlette(routes=self._routes(), exception_handlers=refusals)
 
@@ -317,11 +318,11 @@ class Web:
         self._count(scope["route_name"], status)
         return Response(asked.json_bytes({"error_code": code, "message": message}), status, headers, JSON)
 
-    def _count(self, route: str, code: int) -> None:
+    def _count(self, route: str, code: int, number: int = 1) -> None:
         key = route, code
         if key not in self._counted:
             self._counted[key] = telemetry.counter("bus_registry_requests_total").labels(route=route, code=str(code))
-        self._counted[key].inc()
+        self._counted[key].inc(number)
 
     def close(self) -> None:
         self._worker.shutdown(wait=False, cancel_futures=True)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from bus import access
+from bus.platform import health
 from bus.registry import log
 from tests.registry.served import Served
 
@@ -347,3 +348,26 @@ def test_an_agency_that_no_agreement_names_is_nobody(registry: Served) -> None:
         assert registry.of("agency-gone").ask("GET", "/subjects").status == 401
     finally:
         file.unlink()
+
+
+def test_every_request_is_counted_by_route_and_code_and_never_by_subject(registry: Served, subject: str, path: str) -> None:
+    def counted() -> dict[tuple[str, str], float]:
+        found = health.samples(registry.settings)
+        return {(at["route"], at["code"]): value for name, at, value in found if name == "bus_registry_requests_total"}
+
+    before = counted()
+    registry.id(subject, record(INT))
+    registry.refused("GET", f"{path}/versions/9")
+    registry.refused("GET", "/no/such/path")
+    Served(registry.settings, registry.url).ask("GET", "/subjects")
+    after = counted()
+    asked = [
+        ("/subjects/{subject}/versions", "200"),
+        ("/subjects/{subject}/versions/{version}", "404"),
+        ("none", "404"),
+        ("none", "401"),
+    ]
+    assert [after[key] - before.get(key, 0) for key in asked] == [1, 1, 1, 1]
+    names = {name for name, _, _ in health.samples(registry.settings)}
+    assert {"bus_registry_schemas", "bus_registry_subjects", "bus_registry_write_seconds_bucket"} <= names
+    assert all(subject not in route for route, _ in after)
