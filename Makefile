@@ -10,7 +10,7 @@ MAKEFLAGS += --no-print-directory
 VENV := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench bench-growth test lint dev soak strength failpoints planted chaos check-python fuzz
+.PHONY: help setup demo bench bench-growth test lint dev soak strength failpoints planted chaos check-python fuzz interop verdicts
 
 help:
 	@echo 'make setup   make .venv: then .venv/bin/bus is ready'
@@ -21,9 +21,11 @@ help:
 	@echo 'make bench-growth   what an event costs as people, agreements and records grow; draws docs/growth-*.svg'
 	@echo 'make soak    the tests of the whole flow, for longer and with more people'
 	@echo 'make strength  the engine under every mistreated request, broker restart, sleeping worker, and output that takes nothing'
+	@echo 'make interop  the schema registry with clients of four languages, installed for it; needs node, npm, java and go'
 	@echo 'make fuzz    mutated records for the kernel, built with sanitizers, and for Python; MINUTES=5 SEED=1'
 	@echo 'make chaos   everything at random goes wrong under load: MINUTES=5, SEED=7 to have the same again'
 	@echo 'make failpoints  kill -9 at every step of the engine and of capture, for the 1st, 2nd and 3rd time'
+	@echo 'make verdicts    our verdicts on schemas beside those of Apache Avro for Java, over random pairs; ARGS="-s" shows how many of what'
 	@echo 'make planted     the engine and capture with one bug after the other, and which check found it'
 
 check-python:
@@ -59,6 +61,9 @@ soak: dev
 strength: dev
 	LT_SOAK=1 $(VENV)/python -m pytest -q --numprocesses 0 tests/engine/strength tests/engine/test_changes.py tests/capture/test_belated.py $(ARGS)
 
+interop: dev
+	LT_INTEROP=1 $(VENV)/python -m pytest -q --numprocesses 0 tests/interop $(ARGS)
+
 fuzz: dev
 	$(VENV)/python -m tests.engine.fuzz --minutes $(or $(MINUTES),1) --seed $(or $(SEED),0)
 
@@ -70,3 +75,6 @@ failpoints: dev
 
 planted: dev
 	LT_PLANTED=1 $(VENV)/python -m pytest -q --numprocesses 0 tests/chaos/test_planted.py $(ARGS)
+
+verdicts: dev
+	LT_VERDICTS=20000 $(VENV)/python -m pytest -q --numprocesses 0 tests/contracts/test_java.py $(ARGS)

@@ -1,6 +1,6 @@
 """Who connects with what: client configuration of each principal, from settings and the home's secrets.
 
-Principals: admin, operator, developer, register, engine, processors, capture-<domain>, agency-<agency>.
+Principals: admin, operator, developer, register, registry, engine, processors, capture-<domain>, agency-<agency>.
 An embedded broker's or database's address is in run/endpoints.json, written by the platform when it starts.
 """
 
@@ -20,7 +20,10 @@ _NOT_YET_MADE = re.compile(r"in state (?!UP\b|REAUTH\b)[A-Z_]+")
 
 
 def endpoints(settings: Settings) -> dict[str, Any]:
-    """{"kafka": "127.0.0.1:PORT", "postgres": PORT} of the embedded parts. Raises ConfigError when nothing was started yet."""
+    """{"kafka": "127.0.0.1:PORT", "postgres": PORT, "registry": PORT} of the embedded parts.
+
+    Raises ConfigError when nothing was started yet.
+    """
     path = settings.home / "run" / ENDPOINTS
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -88,6 +91,24 @@ def kafka_python(settings: Settings, principal: str) -> dict[str, Any]:
         "client_id": principal,
     }
     return config | ({"ssl_cafile": settings.kafka.ssl_ca} if settings.kafka.ssl_ca else {})
+
+
+def registry_url(settings: Settings) -> str:
+    """Where the schema registry answers: an external one, or the bus's own. Raises ConfigError before its first start."""
+    if settings.registry.url:
+        return settings.registry.url.rstrip("/")
+    port = endpoints(settings).get("registry")
+    if not port:
+        raise ConfigError(f"the bus in {settings.home} has not served a schema registry yet: run `bus up`")
+    return f"{'https' if settings.registry.tls_certificate else 'http'}://{settings.registry.host}:{port}"
+
+
+def registry_user(settings: Settings, principal: str) -> tuple[str, str] | None:
+    """User and password at the registry: our own knows the bus's principals, an external one has one user or none."""
+    if not settings.registry.url:
+        return principal, password(settings, principal)
+    user = settings.registry.user
+    return (user, settings.secret("registry-user").decode().strip()) if user else None
 
 
 def capture_dsn(settings: Settings, domain: str) -> str:

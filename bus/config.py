@@ -71,12 +71,27 @@ class Engine:
 
 
 @dataclass(frozen=True, slots=True)
+class Registry:
+    url: str = ""
+    """http(s)://host:port of another one that keeps its state in this cluster's `_schemas`; empty: the bus serves its own."""
+    user: str = ""
+    """Its user, if it asks for one; the password is in secrets/registry-user."""
+    host: str = "127.0.0.1"
+    """Where our own listens; any address that leaves the machine needs the two files below."""
+    tls_certificate: str = ""
+    """File with the certificate of our own, PEM, chain included."""
+    tls_key: str = ""
+    """File with its private key, PEM, mode 0600."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     home: Path = Path(".bus")
     kafka: Kafka = Kafka()
     postgres: Postgres = Postgres()
     capture: Capture = Capture()
     engine: Engine = Engine()
+    registry: Registry = Registry()
     agreements: Path = ROOT / "deploy" / "agreements"
     schemas: Path = ROOT / "schemas"
     log_level: str = "info"

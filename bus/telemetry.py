@@ -91,6 +91,18 @@ METRICS: dict[str, Metric] = {
     "bus_processor_events_total": Metric("counter", (), "events", "Verified events that the processor took in"),
     "bus_processor_unreadable_total": Metric("counter", (), "events", "Records that the processor could not decode"),
     "bus_processor_behind_seconds": Metric("gauge", (), "seconds", "How far windows close later than they should"),
+    # schema registry
+    "bus_registry_requests_total": Metric(
+        "counter",
+        ("route", "code"),
+        "requests",
+        "Requests to the schema registry by route and HTTP status; route `none`: refused before",
+    ),
+    "bus_registry_schemas": Metric("gauge", (), "schemas", "Schemas that the registry holds, each id once"),
+    "bus_registry_subjects": Metric("gauge", (), "subjects", "Subjects that the registry holds"),
+    "bus_registry_write_seconds": Metric(
+        "histogram", (), "seconds", "A change of the registry, from its turn to its own record read back"
+    ),
     # platform
     "bus_process_up": Metric("gauge", ("process",), "0 or 1", "1 while the supervisor sees the process alive"),
     "bus_process_restarts_total": Metric("counter", ("process",), "restarts", "Restarts by the supervisor"),
@@ -125,7 +137,11 @@ EVENTS: dict[str, str] = {
     "lanes_awaited": "where lanes stand could not be read, so they wait and it is tried again; `reason` says why",
     "transaction_aborted": "a Kafka transaction was aborted; the batch is read again",
     "consumer_replaced": "the group's coordinator shut this member out, or does not answer it; it joins anew",
-    "producer_replaced": "the producer was thrown away after an indefinite error",
+    "producer_replaced": "the producer was thrown away after an indefinite error, or because another writer took its place",
+    "schema_registered": "a schema became a subject's next version",
+    "schema_deleted": "versions of a subject were hidden, or removed for good (`permanent`)",
+    "registry_configured": "a compatibility level or a mode was set or cleared; `subject` null: the default of all",
+    "request_failed": "the registry could not answer a request; `reason` is the kind of error",
     "dead_letter": "an event could not be processed; topic, partition, offset and code only",
     "library": "a line of a library that we run, such as Faust; `library` says which",
     "child_started": "the supervisor started a process",

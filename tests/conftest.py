@@ -14,6 +14,7 @@ from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 from bus import config, platform
 from tests.pipeline import canaries
 from tests.pipeline.bus import PEOPLE, Bus, running
+from tests.registry.served import Served, serving
 
 hypothesis.settings.register_profile(
     "bus",
@@ -43,6 +44,7 @@ _SERVERS = {
     "tests/platform/test_servers": "home",
     "tests/processors": "home",
     "tests/registry": "home",
+    "tests/interop": "home",
     "tests/replay": "home",
     "tests/platform/test_up_and_down": "homes of their own",
     "tests/connectors": "databases",
@@ -86,6 +88,13 @@ def bus_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[config.Settin
         yield settings
     finally:
         platform.stop(settings)
+
+
+@pytest.fixture(scope="session")
+def registry(bus_home: config.Settings) -> Iterator[Served]:
+    """The schema registry of `bus_home`, running, asked by its administrator."""
+    with serving(bus_home) as served:
+        yield served
 
 
 @pytest.fixture(scope="session")

@@ -63,7 +63,7 @@ class SchemaError(ValueError):
 
 def load(root: Path) -> dict[str, Dataset]:
     """All datasets under `root` (schemas/), by name, in name order. Raises SchemaError."""
-    found = [_read(path) for path in sorted(root.glob("*/*.avsc"))]
+    found = [read(path) for path in sorted(root.glob("*/*.avsc"))]
     if not found:
         raise SchemaError(f"no schemas under {root}: expected <domain>/<table>.avsc")
     return {d.name: d for d in found}
@@ -77,12 +77,17 @@ def register_of(datasets: dict[str, Dataset]) -> Dataset:
     return found[0]
 
 
-def _read(path: Path) -> Dataset:
+def read(path: Path) -> Dataset:
+    """The dataset of one file. Raises SchemaError for what it cannot be without (bus.contracts.rules has the rest)."""
     try:
         row = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise SchemaError(f"{path}: not JSON: {error}") from error
-    domain, table = path.parent.name, path.stem
+    return dataset_of(row, path.parent.name, path.stem, str(path))
+
+
+def dataset_of(row: Schema, domain: str, table: str, path: str) -> Dataset:
+    """The dataset of a parsed file; `path` is for the message. Raises SchemaError."""
     names = {f["name"] for f in row.get("fields", ())}
     roles = tuple(Role(p["role"], p["pin"], dict(p.get("match", {}))) for p in row.get("people", ()))
     key = tuple(row.get("primary_key", ()))

@@ -191,3 +191,19 @@ def _numbers(option: str, text: str, least: int, most: int) -> tuple[int, ...]:
     if not found or found[0] < least or found[-1] > most:
         raise typer.BadParameter(f"{text!r}: whole numbers from {least:,} to {most:,}, separated by commas", param_hint=option)
     return found
+
+
+@app.command()
+def registry(
+    seconds: Annotated[float, typer.Option(min=1, help="How long each round lasts")] = 10.0,
+    connections: Annotated[int, typer.Option(min=1, max=500, help="Kept open, one request at a time on each")] = 8,
+    rounds: Annotated[int, typer.Option(min=1)] = 3,
+    json: Annotated[bool, typer.Option("--json", help="A row for each round as one JSON document")] = False,
+) -> None:
+    """Measure the schema registry: how soon it answers after its start, and lookups by id a second on one core.
+
+    Example: [bold]bus bench registry[/]   or   [bold]bus bench registry --seconds 3 --rounds 1 --json[/]
+    """
+    from bus.bench import lookups as measuring
+
+    _tell(measuring.measure(measuring.Order(seconds, connections, rounds), frame.talk), json, measuring.table)

@@ -9,7 +9,23 @@ from typing import Annotated
 
 import typer
 
-from bus.cli import agreement, bench, demo, doctor, down, frame, replay, run, simulate, status, tail, topics, up, verify_feed
+from bus.cli import (
+    agreement,
+    bench,
+    demo,
+    doctor,
+    down,
+    frame,
+    replay,
+    run,
+    schema,
+    simulate,
+    status,
+    tail,
+    topics,
+    up,
+    verify_feed,
+)
 
 app = typer.Typer(
     name="bus",
@@ -46,6 +62,7 @@ app.command()(replay.replay)
 app.command()(simulate.simulate)
 app.add_typer(bench.app, name="bench")
 app.add_typer(agreement.app, name="agreement", help="Change what is shared while the bus runs.")
+app.add_typer(schema.app, name="schema", help="Schemas as contracts: check them, and know what a change does before it is made.")
 app.add_typer(run.app, name="run", help="Run one process of the bus in the foreground; `bus up` runs them all.")
 
 

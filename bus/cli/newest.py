@@ -39,7 +39,7 @@ def tail(settings: Settings, topic: str, last: int = 5, follow: bool = False) ->
     """
     connection = access.confluent(settings, PRINCIPAL)
     describer = Describer(settings, partial(log.read, connection))
-    reader = _TopicReader(connection, topic)
+    reader = TopicReader(connection, topic)
     try:
         for message in reader.last(last):
             yield describer.describe(message)
@@ -73,7 +73,7 @@ def _flat(path: str, value: Any) -> Iterator[tuple[str, str]]:
         yield path, value if isinstance(value, str) else json.dumps(value)
 
 
-class _TopicReader:
+class TopicReader:
     """Reads one topic by assignment; committed records only."""
 
     def __init__(self, connection: dict[str, Any], topic: str) -> None:

@@ -42,3 +42,14 @@ def engine(context: typer.Context, index: Annotated[int, typer.Argument(min=0, h
     from bus.engine import worker
 
     worker.run(frame.settings(context), index)
+
+
+@app.command()
+def registry(context: typer.Context) -> None:
+    """Serve the schema registry: Confluent's REST interface over the topic `_schemas`.
+
+    Example: [bold]bus run registry[/]
+    """
+    from bus.registry import server
+
+    server.run(frame.settings(context))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 AGREEMENTS = "bus.agreements"
 """Compacted, one partition: the agreements in force, key = agreement; the engine follows it."""
+AGREEMENTS_INDEX = b"index"
+"""The key of the record there that names every agreement; no agreement's key: those have a dot."""
 AUDIT = "bus.audit"
 """One audit line for each lane of each engine transaction."""
 LANES = "bus.lanes"

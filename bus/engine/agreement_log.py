@@ -18,12 +18,11 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from bus import access
 from bus.config import ConfigError, Settings
 from bus.core.agreement import Agreement
-from bus.core.topics import AGREEMENTS
+from bus.core.topics import AGREEMENTS, AGREEMENTS_INDEX
 from bus.engine import agreements, client
 from bus.engine.member import GROUP
 
-INDEX = b"index"
-"""No agreement's key: those have a dot."""
+INDEX = AGREEMENTS_INDEX
 WRITER = "agreements"
 """Principal `admin`'s transactional id: a second writer fences the first."""
 READ_SECONDS = 30.0

@@ -31,6 +31,7 @@ from bus.platform import (
     secrets,
     sources,
 )
+from bus.registry import remote
 
 _LOW_DISK_BYTES = 2_000_000_000
 _NO_DISK_BYTES = 300_000_000
@@ -72,6 +73,7 @@ def run(settings: Settings) -> Iterator[Check]:
         _tables,
         _engine,
         _kafka,
+        _registry,
         _postgres,
     ):
         yield from _guarded(check, settings)
@@ -155,9 +157,11 @@ def _ports(settings: Settings) -> Iterator[Check]:
     if chosen is None:
         yield Check("ports", "ok", "none yet: `bus up` chooses free ones")
         return
-    for server, port in ((broker.NAME, chosen.kafka), (broker.NAME, chosen.controller), (database.NAME, chosen.postgres)):
-        if server not in roster.servers(settings):
-            continue
+    listed = [(broker.NAME, chosen.kafka), (broker.NAME, chosen.controller), (database.NAME, chosen.postgres)]
+    listed = [(server, port) for server, port in listed if server in roster.servers(settings)]
+    if chosen.registry and not settings.registry.url:
+        listed.append((roster.REGISTRY, chosen.registry))
+    for server, port in listed:
         if processes.running(settings, server) is None and not ports.is_free(port):
             place = settings.home / "run" / "endpoints.json"
             todo = f"stop that process, or delete {place} to let the next `bus up` choose new ports"
@@ -267,6 +271,24 @@ def _kafka(settings: Settings) -> Iterator[Check]:
         )
     else:
         yield Check("kafka", "ok", f"answers; all {len(wanted)} topics are there")
+
+
+def _registry(settings: Settings) -> Iterator[Check]:
+    if not settings.registry.url and processes.running(settings, roster.REGISTRY) is None:
+        return
+    served = remote.Registry.of(settings)
+    try:
+        there = set(served.subjects())
+        wanted = set(declaration.Files.read(settings).subjects)
+    except ValueError as error:
+        todo = f"see {settings.home}/log/registry.log" if not settings.registry.url else "mend that, then `bus doctor` again"
+        yield Check("registry", "failed", str(error), todo)
+        return
+    if missing := sorted(wanted - there):
+        text = f"{len(missing)} subjects are missing at {served.url}: {', '.join(missing[:3])} …"
+        yield Check("registry", "failed", text, "`bus down`, then `bus up` registers them")
+    else:
+        yield Check("registry", "ok", f"answers at {served.url}; all {len(wanted)} subjects are there")
 
 
 def _postgres(settings: Settings) -> Iterator[Check]:

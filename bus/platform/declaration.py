@@ -9,16 +9,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from bus import access
 from bus.avro import catalogue, dataset, derive
 from bus.avro.dataset import Dataset
 from bus.config import ConfigError, Settings
+from bus.contracts import delivered
+from bus.contracts.delivered import Delivered
 from bus.core import topics
 from bus.core.agreement import Agreement
 from bus.engine import agreement_log, plan
 from bus.engine import agreements as agreement_files
 from bus.engine.agreement_log import Change
-from bus.platform import agencies, cluster, database, declared, presence, processes, secrets
-from bus.registry import log
+from bus.platform import agencies, cluster, database, declared, ports, presence, processes, secrets
+from bus.registry import log, registration
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,8 @@ def declare(settings: Settings) -> Declared:
         place = settings.secret_file("kafka-admin")
         raise ConfigError(f"put the password of the user admin of {settings.kafka.bootstrap} into {place} (mode 0600)")
     secrets.keys(settings)
+    if not settings.registry.url:
+        ports.ensure(settings)
     created, users = _bring(settings, files)
     agreement_log.publish(settings, agreements)
     domains = agencies.create(settings) if processes.running(settings, database.NAME) else []
@@ -99,16 +104,35 @@ def apply(settings: Settings) -> Applied:
 
 
 def _bring(settings: Settings, files: Files) -> tuple[list[str], list[str]]:
-    """Users, topics, rights, schemas. The topics created and the users changed."""
+    """Users, topics, rights, schemas. The topics created and the users changed. Raises ContractError, with nothing done."""
     datasets, agreements = files.datasets, files.agreements
     with cluster.admin(settings) as client:
+        if {topics.SCHEMAS, topics.AGREEMENTS} <= {topic["name"] for topic in client.describe_topics()}:
+            _require_delivered(settings, files)
         users = cluster.create_users(client, settings, declared.principals(datasets, agreements))
         created = cluster.create_topics(
             client, declared.topics_of(datasets, agreements, settings.kafka.lanes), settings.kafka.replication
         )
         cluster.grant(client, declared.rights(datasets, agreements))
-    log.ensure(settings, files.subjects)
+    registration.ensure(settings, files.subjects)
     return created, users
+
+
+def _require_delivered(settings: Settings, files: Files) -> None:
+    """Raises ContractError when a dataset has changed so that the consumers of an agreement would notice."""
+    config = access.confluent(settings, "admin")
+    try:
+        before = agreement_log.read(config).agreements()
+    except agreement_log.Malformed:
+        before = {}  # nothing was published yet
+    listed = []
+    register = dataset.register_of(files.datasets)
+    for agreement in files.agreements.values():
+        earlier = {g.dataset: g for g in before[agreement.id].grants} if agreement.id in before else {}
+        schemas = plan.delivery_schemas(files.datasets, register, agreement)
+        for grant, (subject, schema) in zip(agreement.grants, schemas.items(), strict=True):
+            listed.append(Delivered(agreement.id, grant, subject, schema, earlier.get(grant.dataset)))
+    delivered.require(listed, log.read(config))
 
 
 def subjects(datasets: Mapping[str, Dataset], agreements: Mapping[str, Agreement]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Literal
 from bus.avro.dataset import Dataset
 from bus.core import topics
 from bus.core.agreement import Agreement
+from bus.registry.log import WRITER
 
 MAX_MESSAGE_BYTES = 8_388_608
 ENGINE_GROUP = "bus-engine"
@@ -77,12 +78,12 @@ def principals(datasets: Mapping[str, Dataset], agreements: Mapping[str, Agreeme
     """Everybody with a user of their own, but the administrator."""
     captures = sorted({f"capture-{d.domain}" for d in datasets.values()})
     agencies = sorted({f"agency-{a.agency}" for a in agreements.values()})
-    return ["operator", "developer", "register", "engine", "processors", *captures, *agencies]
+    return ["operator", "developer", "register", "registry", "engine", "processors", *captures, *agencies]
 
 
 def rights(datasets: Mapping[str, Dataset], agreements: Mapping[str, Agreement]) -> set[Right]:
     """All rules together. Whatever is not here is forbidden."""
-    found = {*_engine(datasets), *_register(datasets), *_operator(), *_developer(), *_processors()}
+    found = {*_engine(datasets), *_register(datasets), *_registry(), *_operator(), *_developer(), *_processors()}
     for dataset in datasets.values():
         found |= set(_capture(dataset))
     for agreement in agreements.values():
@@ -112,6 +113,13 @@ def _register(datasets: Mapping[str, Dataset]) -> Iterator[Right]:
     sources = [d.topic for d in datasets.values() if d.register]
     yield from _allow("register", "topic", [*sources, topics.POSITIONS, topics.SCHEMAS], "READ")
     yield from _allow("register", "group", ["register"], "READ")
+
+
+def _registry() -> Iterator[Right]:
+    yield from _allow("registry", "topic", [topics.SCHEMAS], "READ WRITE")
+    yield from _allow("registry", "topic", [topics.AGREEMENTS], "READ")
+    yield from _allow("registry", "transactional_id", [WRITER], "WRITE")
+    yield from _allow("registry", "group", ["registry"], "READ")
 
 
 def _engine(datasets: Mapping[str, Dataset]) -> Iterator[Right]:

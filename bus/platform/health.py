@@ -6,7 +6,6 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
-from typing import Any
 
 import psutil
 from prometheus_client.parser import text_string_to_metric_families
@@ -136,10 +135,10 @@ def _state(record: processes.Record, found: list[Sample], listening: dict[str, i
 
 
 def _ports(settings: Settings) -> dict[str, int]:
-    servers: list[str] = roster.servers(settings)
+    servers: list[str] = [*roster.servers(settings), *([] if settings.registry.url else [roster.REGISTRY])]
     try:
         found = ports.read(settings)
     except ConfigError:
         return {}
-    listed: dict[str, Any] = {"kafka": found.kafka, "postgres": found.postgres} if found else {}
-    return {name: port for name, port in listed.items() if name in servers}
+    listed = {"kafka": found.kafka, "postgres": found.postgres, "registry": found.registry} if found else {}
+    return {name: port for name, port in listed.items() if name in servers and port}

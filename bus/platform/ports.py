@@ -6,6 +6,7 @@ import json
 import random
 import socket
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
@@ -16,6 +17,7 @@ HOST = "127.0.0.1"
 _LOWEST, _HIGHEST = 20_000, 32_000
 """Below the range that Linux gives to outgoing connections, so that none of those takes our port while the bus is down."""
 _TRIES = 200
+_COUNT = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,22 +25,29 @@ class Ports:
     kafka: int
     controller: int
     postgres: int
+    registry: int
+    """0 in a home from before there was one, until `ensure`."""
 
 
 def ensure(settings: Settings, rng: random.Random | None = None) -> Ports:
     """The ports of this home; chosen and written at the first call. Raises ConfigError when the file is damaged."""
     path = settings.home / "run" / ENDPOINTS
-    if not path.exists():
-        chosen = choose(3, rng or random.Random())
-        path.parent.mkdir(parents=True, exist_ok=True)
-        document = {"kafka": f"{HOST}:{chosen[0]}", "controller": chosen[1], "postgres": chosen[2]}
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(document), encoding="utf-8")
-        part.replace(path)
     found = read(settings)
+    if found is None or not found.registry:
+        kept = [found.kafka, found.controller, found.postgres] if found else []  # of a home from before there was a registry
+        _write(path, kept + choose(_COUNT - len(kept), rng or random.Random()))
+        found = read(settings)
     if found is None:
         raise ConfigError(f"{path} vanished while it was read: is another `bus up` under way?")
     return found
+
+
+def _write(path: Path, chosen: list[int]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    document = {"kafka": f"{HOST}:{chosen[0]}", "controller": chosen[1], "postgres": chosen[2], "registry": chosen[3]}
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(document), encoding="utf-8")
+    part.replace(path)
 
 
 def read(settings: Settings) -> Ports | None:
@@ -46,7 +55,8 @@ def read(settings: Settings) -> Ports | None:
     path = settings.home / "run" / ENDPOINTS
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        return Ports(int(found["kafka"].rpartition(":")[2]), int(found["controller"]), int(found["postgres"]))
+        kafka, registry = found["kafka"].rpartition(":")[2], found.get("registry", 0)
+        return Ports(int(kafka), int(found["controller"]), int(found["postgres"]), int(registry))
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, AttributeError, TypeError):

@@ -10,7 +10,7 @@ from bus.avro.dataset import Dataset
 from bus.config import Settings
 from bus.platform import sources
 
-SUPERVISOR, KAFKA, POSTGRES = "supervisor", "kafka", "postgres"
+SUPERVISOR, KAFKA, POSTGRES, REGISTRY = "supervisor", "kafka", "postgres", "registry"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,8 @@ def workers(settings: Settings, datasets: Mapping[str, Dataset]) -> list[Worker]
     domains = sorted({dataset.domain for dataset in datasets.values()})
     found = [_bus(settings, f"capture-{domain}", "capture", domain) for domain in domains]
     found.append(_bus(settings, "register", "register"))
+    if not settings.registry.url:
+        found.append(Worker(REGISTRY, (sys.executable, "-m", "bus.registry")))  # is up in half the time that the command takes
     found += [_bus(settings, f"engine-{index}", "engine", str(index)) for index in range(settings.engine.workers)]
     faust = (sys.executable, "-m", "faust", "-A", "bus.processors", "worker", "--without-web", "-l", settings.log_level)
     return [*found, Worker("processors", faust)]

@@ -19,7 +19,7 @@ from bus.config import Settings
 from bus.core.topics import SCHEMAS
 
 WRITER = "schema-registry"
-"""Principal `admin`'s transactional id."""
+"""The transactional id of whoever writes: `ensure` as principal `admin`, the server as `registry`."""
 READ_SECONDS = 30.0
 WRITE_SECONDS = 30.0
 _POLL_SECONDS = 0.5
@@ -44,6 +44,7 @@ def read(config: Mapping[str, Any], timeout_seconds: float = READ_SECONDS) -> Ca
             "enable.partition.eof": True,
             "auto.offset.reset": "error",
             "isolation.level": "read_committed",
+            "fetch.wait.max.ms": 50,  # the end is told by an empty answer, which the broker holds back for so long
         }
     )
     try:

@@ -126,7 +126,7 @@ def check_tables(db: Db, bindings: Iterable[Binding]) -> tuple[dict[str, Table],
 def _check_table(db: Db, binding: Binding) -> Table:
     dataset = binding.dataset
     at = f"{SCHEMA}.{dataset.table}"
-    row = db.execute(_TABLE, (SCHEMA, dataset.table)).fetchone()
+    row = read_table(db, dataset.table)
     if row is None:
         raise Refusal(f"there is no table {at}, but there is a schema {dataset.name}: create the table or remove the schema file")
     if row.relkind != "r" or row.relpersistence != "p":
@@ -141,11 +141,21 @@ def _check_table(db: Db, binding: Binding) -> Table:
         raise Misfit(
             f"the primary key of {at} is not ({', '.join(dataset.primary_key)}), as schema {dataset.name} says: change either"
         )
-    found = {c.attname: Column(c.attname, *c[1:]) for c in db.execute(_COLUMNS, (row.oid,)).fetchall()}
+    found = read_columns(db, row.oid)
     wrong = [why for f in binding.fields if (why := columns.misfit(f, found.get(f.name)))]
     if wrong:
         raise Misfit(f"{at} does not fit schema {dataset.name}: {'; '.join(wrong)}. Change the table or the schema file")
     return Table(binding, row.rows, found)
+
+
+def read_table(db: Db, table: str) -> Any:
+    """The table's row of _TABLE, or None."""
+    return db.execute(_TABLE, (SCHEMA, table)).fetchone()
+
+
+def read_columns(db: Db, oid: int) -> dict[str, Column]:
+    """All columns of a table, by name."""
+    return {c.attname: Column(c.attname, *c[1:]) for c in db.execute(_COLUMNS, (oid,)).fetchall()}
 
 
 def check_publication(db: Db, bindings: Iterable[Binding], misfits: Collection[str] = ()) -> None:

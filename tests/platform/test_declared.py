@@ -68,9 +68,9 @@ def test_a_capture_process_writes_the_topics_of_its_own_domain_only() -> None:
         assert written == own | {topics.dead(d.name) for d in DATASETS.values() if d.domain == domain} | {topics.POSITIONS}
 
 
-def test_nobody_but_the_administrator_alters_deletes_or_writes_the_schema_log() -> None:
+def test_nobody_but_the_administrator_alters_or_deletes_and_only_the_registry_writes_the_schema_log_too() -> None:
     assert not [right for right in RIGHTS if right.operation in ("ALTER", "DELETE", "ALL", "CLUSTER_ACTION", "ALTER_CONFIGS")]
-    assert not [right for right in RIGHTS if may({right}, right.principal, "WRITE", "topic", topics.SCHEMAS)]
+    assert {r.principal for r in RIGHTS if may({r}, r.principal, "WRITE", "topic", topics.SCHEMAS)} == {"registry"}
     assert not [right for right in RIGHTS if may({right}, right.principal, "WRITE", "topic", topics.AGREEMENTS)]
 
 

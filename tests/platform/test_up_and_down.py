@@ -77,7 +77,10 @@ def test_up_is_up_and_again_changes_nothing(up: Settings) -> None:
     before = pid(settings, "supervisor")
     assert bus(settings.home, "up").returncode == 0
     assert pid(settings, "supervisor") == before
-    assert bus(settings.home, "doctor").stdout.count("✓ kafka") == 3
+    found = bus(settings.home, "doctor").stdout
+    assert found.count("✓ kafka") == 3
+    assert found.count("✓ registry") == 2, "the process, and what it answers"
+    assert "registry on 127.0.0.1" in bus(settings.home, "status").stdout
 
 
 def test_a_demo_on_a_bus_that_is_up_is_refused_and_leaves_it_alone(up: Settings) -> None:

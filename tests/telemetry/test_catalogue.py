@@ -17,8 +17,8 @@ import structlog
 
 from bus import config, telemetry
 
-CLOSED = {"cause", "op", "verdict", "status", "outcome", "code", "result", "field"}
-"""Labels whose values are closed lists in bus/core/outcome.py or in the register's schema."""
+CLOSED = {"cause", "op", "verdict", "status", "outcome", "code", "result", "field", "route"}
+"""Labels whose values are closed lists in bus/core/outcome.py, in the register's schema, or in bus/registry/web.py."""
 DECLARED = {"dataset", "database", "agreement", "process"}
 """Labels with one value for each thing that the checkout or the settings declare."""
 LEVELS = {"debug", "info", "warning", "error", "critical", "exception"}

@@ -1,0 +1,143 @@
+"""How to make a change safe: which steps, in which order, in words.
+
+The pattern is always the same. What is new comes first and beside the old; whoever reads the old moves in their own time, under a
+new agreement with a topic of its own; on a day that was announced the old one ends; only then it goes from the schema, and last
+from the table. A change that breaks nobody is one step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+from bus.contracts.difference import Change, What, split, type_words
+from bus.contracts.impact import Effect, Verdict
+
+_FIELD_CHANGES = (What.TYPE, What.MEANING, What.NULLABLE, What.REQUIRED)
+_SILENT = (What.DOC, What.ORDER, What.DEFAULT)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """`who` does it: the agency that owns the data, the bus's operator, or the agencies that receive it."""
+
+    who: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.who}: {self.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One change and its steps, in order."""
+
+    change: Change
+    steps: tuple[Step, ...]
+
+
+def plan(dataset: str, changes: Sequence[Change], effects: Sequence[Effect], sunset: date) -> list[Plan]:
+    """`effects`: of all changes together. `sunset`: the day on which what is old ends."""
+    names = [c.field for c in changes if c.what is What.ADDED]
+    done: set[str] = set()
+    plans = []
+    for change in changes:
+        if change.what in _FIELD_CHANGES and change.field in done:
+            continue  # a field whose type and nullability both change takes one way
+        done.add(change.field)
+        hurt = [e for e in effects if e.verdict is not Verdict.NOTHING and _concerns(e, change)]
+        plans.append(Plan(change, tuple(_steps(dataset, change, hurt, sunset, names))))
+    return plans
+
+
+def _concerns(effect: Effect, change: Change) -> bool:
+    names = {change.field, str(change.before)} if change.what is What.RENAMED else {change.field}
+    return effect.field.removeprefix("register.") in names or not change.field
+
+
+def _steps(dataset: str, change: Change, hurt: Sequence[Effect], sunset: date, new: Sequence[str]) -> Iterator[Step]:
+    agreements = sorted({e.agreement for e in hurt if e.agreement})
+    readers = any(not e.agreement for e in hurt)
+    if change.what in _SILENT or (not hurt and change.what not in (What.ADDED, What.REMOVED, What.RENAMED)):
+        yield _release(dataset, "nobody who reads it notices")
+    elif change.what is What.ADDED:
+        yield from _add(dataset, change)
+    elif change.what is What.REMOVED:
+        yield from _retire(dataset, change.field, agreements, readers, sunset)
+    elif change.what in (What.RENAMED, *_FIELD_CHANGES):
+        yield from _replace(dataset, change, agreements, readers, sunset, new)
+    elif change.what is What.PII:
+        listed = _listed(agreements)
+        yield (
+            Step("receiving agencies", f"name a legal basis in {listed}: `bus agreement apply` refuses them without")
+            if listed
+            else _release(dataset, "every agreement on it names a legal basis")
+        )
+    else:
+        yield from _announce(dataset, change, agreements, sunset)
+
+
+def _release(dataset: str, why: str) -> Step:
+    return Step("operator", f"put the new schema of {dataset} in place and run `bus down`, `bus up`: {why}")
+
+
+def _add(dataset: str, change: Change) -> Iterator[Step]:
+    name, avro = change.field, change.after["type"]
+    nullable = split(avro)[2]
+    words = "" if nullable else ", or nullable first: rows from before have no value, and ADD COLUMN NOT NULL needs a DEFAULT"
+    yield Step("owner", f"add the column {name} to the table{words}; capture reports it, and it flows nowhere")
+    yield _release(dataset, "no agreement names the field, so none delivers it")
+    yield Step("receiving agencies", f"who needs {name} and may have it agrees on it: a line in an agreement of its own topic")
+
+
+def _retire(dataset: str, name: str, agreements: Sequence[str], readers: bool, sunset: date) -> Iterator[Step]:
+    yield Step("owner", f"say in the doc of {name} that it ends on {sunset}, and tell its readers")
+    yield from _move(agreements, f"without {name}", sunset)
+    if readers:
+        yield Step(
+            "developers", f"processors and programs that read {name} of change.{dataset} or verified.{dataset} stop doing so"
+        )
+    yield Step("operator", f"after {sunset}, take {name} out of the schema of {dataset}, then `bus down`, `bus up`")
+    yield Step("owner", f"last, drop the column {name} from the table")
+
+
+def _replace(
+    dataset: str, change: Change, agreements: Sequence[str], readers: bool, sunset: date, new: Sequence[str]
+) -> Iterator[Step]:
+    if change.what is What.RENAMED:
+        old, fresh = str(change.before), change.field
+        words = "with the same type"
+    else:
+        old = change.field
+        fresh = next(f"{old}_v{n}" for n in range(2, 100) if f"{old}_v{n}" not in new)
+        words = f"as {type_words(change.after)}"
+    yield Step("owner", f"leave {old} as it is; add a column {fresh} {words}, nullable, and fill both with every write")
+    yield Step("owner", f"fill {fresh} of the rows that are there; each becomes an update event")
+    yield _release(dataset, f"with {fresh} beside {old}, no agreement is touched")
+    yield from _move(agreements, f"with {fresh} in the place of {old}", sunset)
+    yield from _retire(dataset, old, (), readers, sunset)
+
+
+def _move(agreements: Sequence[str], how: str, sunset: date) -> Iterator[Step]:
+    if not agreements:
+        return
+    for name in agreements:
+        yield Step(
+            "operator",
+            f"copy {name} to {name}-2 {how}, past: all, and `bus agreement apply`: topic agency.{name}-2 begins with what was "
+            f"verified before; set valid_until: {sunset} in {name}",
+        )
+    yield Step("receiving agencies", f"move to the new topics before {sunset}: {_listed(agreements)}")
+
+
+def _announce(dataset: str, change: Change, agreements: Sequence[str], sunset: date) -> Iterator[Step]:
+    if agreements:
+        yield Step("owner", f"tell {_listed(agreements)} what will be different, and from which day: the data will not show it")
+        if change.what is What.PRIMARY_KEY:
+            yield from _move(agreements, "unchanged", sunset)
+    yield _release(dataset, "on the day that was announced" if agreements else "no agreement is concerned")
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names)

@@ -1,0 +1,86 @@
+"""`bus schema impact` tells what a change does to each agreement and each reader, before it is made."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from bus.avro import dataset as datasets
+from bus.avro.dataset import dataset_of
+from bus.config import Settings
+from bus.contracts.impact import Effect, Verdict, World, impact
+from bus.core.agreement import Agreement, Grant, GrantedField
+from bus.engine import agreements
+from bus.engine.plan import delivery_schemas
+from tests.contracts.seeded import SEEDS, Seed, annotate
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    settings = Settings()
+    found = datasets.load(settings.schemas)
+    return World(found, datasets.register_of(found), agreements.load(settings, found), {}, {})
+
+
+def changed(world: World, name: str, edit: Any) -> datasets.Dataset:
+    old = world.datasets[name]
+    row = copy.deepcopy(old.row)
+    edit(row)
+    return dataset_of(row, old.domain, old.table, name)
+
+
+def worst(effects: list[Effect]) -> Mapping[str, Verdict]:
+    """By agreement, '' for readers; effects come gravest first."""
+    found: dict[str, Verdict] = {}
+    for effect in effects:
+        found.setdefault(effect.agreement, effect.verdict)
+    return found
+
+
+@pytest.mark.parametrize("seed", SEEDS, ids=lambda s: f"{s.dataset}: {s.what}")
+def test_no_wrong_verdict_on_a_seeded_change(world: World, seed: Seed) -> None:
+    effects = impact(world, changed(world, seed.dataset, seed.edit))
+    found = dict(worst(effects))
+    told = "\n".join(map(str, effects))
+    assert found.pop("") is seed.readers, told
+    serious = {name: verdict for name, verdict in found.items() if verdict is not Verdict.NOTHING}
+    assert serious == dict(seed.agreements), told
+    on_it = {a.id for a in world.agreements.values() if any(g.dataset == seed.dataset for g in a.grants)}
+    assert on_it <= found.keys(), "each agreement on the dataset is told of, also of nothing"
+    assert set(seed.named) <= {e.field for e in effects if e.verdict is not Verdict.NOTHING}, told
+    assert all(e.reason and (e.confirmed or e.verdict is Verdict.FAILS) for e in effects)
+
+
+def test_there_are_at_least_forty_seeded_changes_of_every_verdict() -> None:
+    assert len(SEEDS) >= 40
+    assert {v for s in SEEDS for v in (*s.agreements.values(), s.readers)} == set(Verdict)
+
+
+def test_a_field_that_becomes_personal_data_needs_a_legal_basis(world: World) -> None:
+    grant = Grant("civil.birth", (GrantedField("province_code"),))
+    agreement = Agreement("a.b", "a", "counting", "", (grant,), 0, None, bytes(32))
+    small = dataclasses.replace(world, agreements={"a.b": agreement})
+    effects = impact(small, changed(small, "civil.birth", annotate("province_code", pii="basic")))
+    assert next((e.agreement, e.field, e.verdict) for e in effects) == ("a.b", "province_code", Verdict.FAILS)
+
+
+def test_a_new_source_field_never_appears_in_an_existing_agreement(world: World) -> None:
+    """Whatever type it has, whatever its name and place: every delivered schema stays the same to the byte."""
+    before = {a.id: delivery_schemas(world.datasets, world.register, a) for a in world.agreements.values()}
+    for name in world.datasets:
+        for place in (0, 3, -1):
+            for avro in ("string", ["null", "long"]):
+
+                def edit(row: Any, place: int = place, avro: Any = avro) -> None:
+                    row["fields"].insert(place, {"name": "new_column", "type": avro, "doc": "New"})
+
+                new = changed(world, name, edit)
+                wider = {**world.datasets, name: new}
+                register = new if new.register else world.register
+                after = {a.id: delivery_schemas(wider, register, a) for a in world.agreements.values()}
+                assert after == before, (name, place, avro)
+                assert "new_column" not in str(after)
