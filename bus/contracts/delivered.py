@@ -98,5 +98,5 @@ def _own(one: Delivered, earlier: Any) -> set[str]:
 
 
 def _data(schema: Any) -> set[str]:
-    data = next((f["type"] for f in schema["fields"] if f["name"] == "data"), [])
+    data: list[Any] = next((f["type"] for f in schema["fields"] if f["name"] == "data"), [])
     return {f["name"] for branch in data if isinstance(branch, dict) for f in branch["fields"]}

@@ -111,7 +111,7 @@ def _of_row(old: Schema, new: Schema) -> Iterator[Change]:
             yield Change(what, "", old.get(key), new.get(key))
 
 
-_TYPE_WORDS: dict[What, Callable[[Change], str]] = {
+_TYPE_WORDS: dict[str, str] = {
     "string": "text",
     "int": "a whole number of 32 bits",
     "long": "a whole number of 64 bits",

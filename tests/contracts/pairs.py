@@ -91,7 +91,8 @@ class _Schemas:
         fields = []
         for field in self._draw(st.lists(st.sampled_from(FIELDS), max_size=3, unique=True)):
             made = {"name": field, "type": self.type(depth)}
-            if (fitting := _fitting(made["type"])) and self._draw(st.booleans()):
+            given: bool = self._draw(st.booleans())
+            if given and (fitting := _fitting(made["type"])):
                 made["default"] = self._pick(fitting)
             fields.append(made)
         return {"type": "record", "name": name, "fields": fields}

@@ -36,7 +36,7 @@ def test_the_schemas_that_are_shipped_keep_all_rules() -> None:
     assert len(datasets) == len(texts())
 
 
-def person(role: str, **more: Any) -> Callable[[Row], Any]:
+def person(role: str, /, **more: Any) -> Callable[[Row], Any]:
     return lambda row: next(p for p in row["people"] if p["role"] == role).update(more)
 
 
@@ -116,7 +116,8 @@ def test_there_is_exactly_one_register(count: int) -> None:
 def test_no_text_however_odd_is_a_fault_of_ours() -> None:
     """Values of wrong kinds in every place of a schema give problems, never an exception."""
     original = json.loads(texts()[BIRTH])
-    for odd in (None, 3, "x", [], {}, [3], {"a": 1}, [None], [[]]):
+    oddities: list[Any] = [None, 3, "x", [], {}, [3], {"a": 1}, [None], [[]]]
+    for odd in oddities:
         for key in original:
             row = copy.deepcopy(original)
             row[key] = odd
