@@ -30,7 +30,10 @@ OfDataset = Annotated[str, typer.Option("--dataset", metavar="DOMAIN.TABLE", hel
 
 @app.callback()
 def schema() -> None:
-    """Schemas as contracts: check, compare, foresee, plan."""
+    """Schemas as contracts: check, compare, foresee, plan.
+
+    Example: [bold]bus schema check[/]   or   [bold]bus schema impact /tmp/civil/birth.avsc[/]
+    """
 
 
 @app.command()
