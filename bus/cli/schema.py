@@ -30,10 +30,7 @@ OfDataset = Annotated[str, typer.Option("--dataset", metavar="DOMAIN.TABLE", hel
 
 @app.callback()
 def schema() -> None:
-    """Schemas as contracts: check, compare, foresee, plan.
-
-    Example: [bold]bus schema check[/]   or   [bold]bus schema impact /tmp/civil/birth.avsc[/]
-    """
+    """Schemas as contracts: check, compare, foresee, plan."""
 
 
 @app.command()

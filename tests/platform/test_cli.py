@@ -22,7 +22,8 @@ from bus.platform.declaration import Files
 
 RUNNER = CliRunner()
 COMMANDS = get_command(app).commands  # type: ignore[attr-defined]
-GROUPS = ["agreement", "run"]
+GROUPS = [name for name, one in COMMANDS.items() if getattr(one, "commands", None) and one.no_args_is_help]
+"""What does something only with a command of its own."""
 LEAVES = [[name] for name in COMMANDS if name not in GROUPS] + [
     [group, name] for group in GROUPS for name in COMMANDS[group].commands
 ]
