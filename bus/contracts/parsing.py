@@ -116,9 +116,8 @@ class _Reading:
     def _named(self, name: str, space: str, place: str) -> Any:
         if name in PRIMITIVES:
             return name
-        for candidate in (_full(name, space), _full(name, "")):
-            if candidate in self.found:
-                return candidate
+        if (full := _full(name, space)) in self.found:
+            return full
         raise InvalidSchema(place, f"unknown type {name!r}: define it, or add the schema that does to the references")
 
     def _union(self, schema: list[Any], space: str, place: str, depth: int) -> Any:

@@ -95,6 +95,10 @@ def _read(path: Path, text: str, problems: list[Problem]) -> Dataset | None:
     except InvalidSchema as error:
         wrong(_field_at(row, error.place), f"not Avro, at {error.place}: {error.reason}", "mend that place")
         return None
+    if not _shaped(row):
+        example = '{"role": "child", "pin": "child_pin", "match": {"full_name": "child_name"}}'
+        wrong("", "'people' or 'primary_key' is not as it must be", f'write "primary_key": ["id"], "people": [{example}]')
+        return None
     _record(path, row, wrong)
     for field in row["fields"]:
         _field(field, row, wrong)
@@ -102,9 +106,26 @@ def _read(path: Path, text: str, problems: list[Problem]) -> Dataset | None:
         return dataset_of(row, path.parent.name, path.stem, str(path))
     except SchemaError as error:
         wrong("", str(error).removeprefix(f"{path}: "), "name columns that the record has")
-    except (KeyError, TypeError, AttributeError):
-        wrong("", "'people' or 'primary_key' is not as it must be", 'write people as [{"role": …, "pin": …, "match": {…}}]')
     return None
+
+
+def _shaped(row: Schema) -> bool:
+    """Whether the annotations of the row are of the kinds that everybody takes them for."""
+    key, people = row.get("primary_key", []), row.get("people", [])
+    return _texts(key) and isinstance(people, list) and all(isinstance(p, dict) and _role(p) for p in people)
+
+
+def _role(person: dict[str, Any]) -> bool:
+    match = person.get("match", {})
+    return _texts([person.get("role"), person.get("pin")]) and isinstance(match, dict) and _texts(list(match.values()))
+
+
+def _texts(found: Any) -> bool:
+    return isinstance(found, list) and all(isinstance(one, str) for one in found)
+
+
+def _said(doc: Any) -> bool:
+    return isinstance(doc, str) and bool(doc.strip())
 
 
 def _field_at(row: Schema, place: str) -> str:
@@ -117,7 +138,7 @@ def _record(path: Path, row: Schema, wrong: Any) -> None:
     for key in row:
         if key not in _RECORD_KEYS:
             wrong("", f"nobody reads the key {key!r}", f"known are {', '.join(_RECORD_KEYS)}")
-    if not str(row.get("doc", "")).strip():
+    if not _said(row.get("doc")):
         wrong("", "the record has no doc", "say in one sentence what one row stands for")
     if row.get("namespace") != (wanted := f"{NAMESPACE}.{path.parent.name}"):
         wrong("", "the namespace does not follow from the folder", f'write "namespace": "{wanted}"')
@@ -125,7 +146,7 @@ def _record(path: Path, row: Schema, wrong: Any) -> None:
     for name in row.get("primary_key", ()):
         if name in fields and (isinstance(fields[name]["type"], list) or "default" in fields[name]):
             wrong(name, "a column of the primary key is never null and has no default", "drop null and default")
-    pins = {p.get("pin") for p in row.get("people", ()) if isinstance(p, dict)}
+    pins = {p["pin"] for p in row.get("people", ())}
     for name in fields:
         if (name == "pin" or name.endswith("_pin")) and not row.get("register") and name not in pins:
             wrong(name, "looks like somebody's PIN, but no role in 'people' has it", "add the role, or rename the column")
@@ -138,7 +159,7 @@ def _field(field: Schema, row: Schema, wrong: Any) -> None:
             wrong(name, f"nobody reads the key {key!r}", f"known are {', '.join(_FIELD_KEYS)}")
     if not _COLUMN.fullmatch(name) or len(name) > _MAX_NAME:
         wrong(name, "not a column name", f"use a-z, 0-9 and _, at most {_MAX_NAME} characters")
-    if not str(field.get("doc", "")).strip():
+    if not _said(field.get("doc")):
         wrong(name, "the field has no doc", "say what it holds, in words that another agency understands")
     if reason := type_problem(field["type"]):
         wrong(name, reason, f'a column is one of: {_TYPES}; or ["null", one of them]')
@@ -151,13 +172,13 @@ def _tags(field: Schema, row: Schema, wrong: Any) -> None:
     name, tag = field["name"], field.get("pii")
     if tag is not None and tag not in PII:
         wrong(name, f"unknown pii tag {tag!r}", f"it is one of {', '.join(PII)}, or left out")
-    named = {n for p in row.get("people", ()) for n in (p.get("pin"), *p.get("match", {}).values())}
+    named = {n for p in row.get("people", ()) for n in (p["pin"], *p.get("match", {}).values())}
     words = set(name.split("_"))
     if tag != "sensitive" and words & _SENSITIVE_WORDS:
         wrong(name, "the name speaks of sensitive personal data (Decree 356/2025)", 'tag it "pii": "sensitive"')
     elif tag is None and (name in named or words & _BASIC_WORDS):
         wrong(name, "personal data without a tag (Decree 356/2025)", 'tag it "pii": "basic", or "sensitive"')
-    if "compare" in field and (not row.get("register") or field["compare"] not in COMPARE):
+    if "compare" in field and (not row.get("register") or field["compare"] not in tuple(COMPARE)):
         wrong(name, "'compare' belongs to the register's fields", f"it is one of {', '.join(COMPARE)}")
 
 
