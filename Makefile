@@ -56,7 +56,7 @@ test: lint
 	$(VENV)/python -m pytest -q --numprocesses 3 --no-loadscope-reorder $(ARGS)
 
 soak: dev
-	LT_SOAK=1 $(VENV)/python -m pytest -q tests/pipeline $(ARGS)
+	LT_SOAK=1 $(VENV)/python -m pytest -q tests/pipeline tests/oracle $(ARGS)
 
 strength: dev
 	LT_SOAK=1 $(VENV)/python -m pytest -q --numprocesses 0 tests/engine/strength tests/engine/test_changes.py tests/capture/test_belated.py $(ARGS)
@@ -71,7 +71,7 @@ chaos: dev
 	@exec $(VENV)/python -m tests.chaos.run --minutes $(or $(MINUTES),5) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 failpoints: dev
-	LT_FAILPOINTS=1 $(VENV)/python -m pytest -q tests/engine/test_failpoints.py tests/capture/test_failpoints.py tests/capture/test_holding.py $(ARGS)
+	LT_FAILPOINTS=1 $(VENV)/python -m pytest -q tests/engine/test_failpoints.py tests/capture/test_failpoints.py tests/capture/test_holding.py tests/capture/test_handover.py $(ARGS)
 
 planted: dev
 	LT_PLANTED=1 $(VENV)/python -m pytest -q --numprocesses 0 tests/chaos/test_planted.py $(ARGS)

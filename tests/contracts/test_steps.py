@@ -8,8 +8,8 @@ import pytest
 
 from bus.contracts import steps
 from bus.contracts.difference import differences
-from bus.contracts.impact import World, impact
-from tests.contracts.seeded import SEEDS, Seed, Verdict, drop, rename, retype
+from bus.contracts.impact import Verdict, World, impact
+from tests.contracts.seeded import SEEDS, Seed, drop, rename, retype
 from tests.contracts.test_impact import changed, world
 
 __all__ = ["world"]
@@ -30,7 +30,8 @@ def in_order(texts: list[str], *words: str) -> bool:
 @pytest.mark.parametrize(
     ("edit", "words"),
     [
-        (retype("mother_birth_year", ["null", "long"]), ("add a column mother_birth_year_v2", "new schema", "statistics.indicators-2",
+        (retype("mother_birth_year", ["null", "long"]), ("add a column mother_birth_year_v2", "new schema",
+         "statistics.indicators-2",
          "move to the new topics before 2030-01-01", "take mother_birth_year out", "drop the column mother_birth_year")),
         (rename("child_name", "name_of_child"), ("add a column name_of_child", "new schema", "hcmc.shared-warehouse-2", "move to",
          "take child_name out", "drop the column child_name")),
