@@ -9,7 +9,24 @@ from typing import Annotated
 
 import typer
 
-from bus.cli import agreement, bench, demo, doctor, down, frame, replay, run, simulate, status, tail, topics, up, verify_feed
+from bus.cli import (
+    agreement,
+    bench,
+    catalog,
+    demo,
+    doctor,
+    down,
+    frame,
+    replay,
+    run,
+    simulate,
+    status,
+    subscriber,
+    tail,
+    topics,
+    up,
+    verify_feed,
+)
 
 app = typer.Typer(
     name="bus",
@@ -40,12 +57,14 @@ app.command()(down.down)
 app.command()(status.status)
 app.command()(doctor.doctor)
 app.command()(topics.topics)
+app.command()(catalog.catalog)
 app.command()(tail.tail)
 app.command()(verify_feed.verify_feed)
 app.command()(replay.replay)
 app.command()(simulate.simulate)
 app.add_typer(bench.app, name="bench")
 app.add_typer(agreement.app, name="agreement", help="Change what is shared while the bus runs.")
+app.add_typer(subscriber.app, name="subscriber", help="What an agency needs to subscribe: interface, contracts, a client.")
 app.add_typer(run.app, name="run", help="Run one process of the bus in the foreground; `bus up` runs them all.")
 
 
