@@ -58,6 +58,12 @@ def document(files: Files, agreement: Agreement, server: Server, now_ms: int) ->
     return made
 
 
+def data_fields(described: dict[str, Any]) -> list[dict[str, Any]]:
+    """The properties of `data` in one entry of a contract's schema."""
+    found: list[dict[str, Any]] = next(one for one in described["properties"] if one["name"] == "data")["properties"]
+    return [{"transformDescription": ""} | one for one in found]
+
+
 def _terms(agreement: Agreement) -> dict[str, Any]:
     made: dict[str, Any] = {
         "purpose": agreement.purpose,

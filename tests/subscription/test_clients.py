@@ -86,8 +86,9 @@ def test_the_python_client_gets_exactly_the_agencys_records_and_once(running_bus
     running_bus.rest()
     assert told(run(command, place)) == there(running_bus, agency)
     assert told(run(command, place)) == {}
-    (deleted,) = AdminClient(access.confluent(running_bus.settings, "admin")).delete_consumer_groups([group]).values()
-    deleted.result()
+    admin = AdminClient(access.confluent(running_bus.settings, "admin"))
+    (deleted,) = admin.delete_consumer_groups([group]).values()
+    deleted.result(SECONDS)
     assert told(run(command, place)) == {}
 
 
