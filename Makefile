@@ -10,7 +10,7 @@ MAKEFLAGS += --no-print-directory
 VENV := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench bench-growth test lint dev soak strength failpoints planted chaos check-python fuzz
+.PHONY: help setup demo bench bench-growth test lint dev soak strength failpoints planted contracts-interop chaos check-python fuzz
 
 help:
 	@echo 'make setup   make .venv: then .venv/bin/bus is ready'
@@ -24,6 +24,7 @@ help:
 	@echo 'make fuzz    mutated records for the kernel, built with sanitizers, and for Python; MINUTES=5 SEED=1'
 	@echo 'make chaos   everything at random goes wrong under load: MINUTES=5, SEED=7 to have the same again'
 	@echo 'make failpoints  kill -9 at every step of the engine and of capture, for the 1st, 2nd and 3rd time'
+	@echo 'make contracts-interop  documents and clients of agencies before the official parser, Node, Java and kcat'
 	@echo 'make planted     the engine and capture with one bug after the other, and which check found it'
 
 check-python:
@@ -70,3 +71,6 @@ failpoints: dev
 
 planted: dev
 	LT_PLANTED=1 $(VENV)/python -m pytest -q --numprocesses 0 tests/chaos/test_planted.py $(ARGS)
+
+contracts-interop: dev
+	LT_INTEROP=1 $(VENV)/python -m pytest -q --numprocesses 0 tests/subscription $(ARGS)

@@ -47,8 +47,11 @@ def write(settings: Settings, files: Files, directory: Path, now_ms: int) -> int
 def _written_before(directory: Path) -> set[str]:
     marker = directory / MARKER
     if marker.exists():
-        listed: list[str] = json.loads(marker.read_text(encoding="utf-8"))
-        return {name for name in listed if ".." not in Path(name).parts and not Path(name).is_absolute()}
+        try:
+            listed = [Path(str(name)) for name in json.loads(marker.read_text(encoding="utf-8"))]
+        except (ValueError, TypeError):
+            raise SubscriptionError(f"{marker} is damaged: remove {directory}, and the pages are written anew") from None
+        return {name.as_posix() for name in listed if ".." not in name.parts and not name.is_absolute()}
     if any(directory.iterdir()):
         raise SubscriptionError(f"{directory} holds other things: name an empty directory, or a new one")
     return set()
@@ -81,7 +84,7 @@ def pages(files: Files, server: Server, newest: Mapping[str, int | None] | None,
 
 def _newest(name: str, newest: Mapping[str, int | None] | None) -> str:
     if newest is None:
-        return "not running"
+        return "no bus runs"
     at = newest.get(name)
     return "none yet" if at is None else words.instant(at - at % 1000)
 

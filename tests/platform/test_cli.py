@@ -22,11 +22,11 @@ from bus.platform.declaration import Files
 
 RUNNER = CliRunner()
 COMMANDS = get_command(app).commands  # type: ignore[attr-defined]
-GROUPS = ["agreement", "run"]
+GROUPS = ["agreement", "run", "subscriber"]
 LEAVES = [[name] for name in COMMANDS if name not in GROUPS] + [
     [group, name] for group in GROUPS for name in COMMANDS[group].commands
 ]
-READ = ["status", "doctor", "topics", "tail", "verify-feed"]
+READ = ["catalog", "status", "doctor", "topics", "tail", "verify-feed"]
 
 
 def bus(home: Path, *words: str, **env: str) -> subprocess.CompletedProcess[str]:

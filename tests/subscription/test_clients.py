@@ -10,7 +10,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -115,18 +114,57 @@ def test_newest_events_are_as_old_as_their_records(running_bus: Bus) -> None:
         assert at is None or 0 <= at - max(times) < 5_000
 
 
-def _kcat(place: Path) -> str:
-    return run(["sh", "read.sh"], place)
-
-
 @interop
 @pytest.mark.parametrize("agency", AGENCIES)
 def test_kcat_gets_exactly_the_agencys_records(running_bus: Bus, tmp_path: Path, agency: str) -> None:
     assert shutil.which("kcat"), "apt-get install kcat"
     place = made(running_bus, agency, "kcat", tmp_path / "b")
     running_bus.rest()
-    lines = [line.split() for line in _kcat(place).splitlines()]
+    lines = [line.split() for line in run(["sh", "read.sh"], place).splitlines()]
     assert sorted((t, int(lane), int(offset)) for t, lane, offset, *_ in lines) == sorted(there(running_bus, agency))
 
 
-Run = Callable[[Path], str]
+def alike(printed: str, expected: dict[Place, dict[str, Any]]) -> None:
+    """What every language spells alike: places, texts, numbers that are whole, and which fields are null."""
+    lines = [json.loads(line) for line in printed.splitlines()]
+    found = {(r["topic"], r["lane"], r["offset"]): r["delivery"] for r in lines}
+    assert len(found) == len(lines), "a record was handled twice"
+    assert found.keys() == expected.keys()
+    for place, delivery in found.items():
+        wanted = expected[place]["delivery"]
+        assert [delivery[k] for k in ("seq", "op", "ts_ms", "agreement")] == [
+            wanted[k] for k in ("seq", "op", "ts_ms", "agreement")
+        ]
+        assert (delivery["data"] is None) == (wanted["data"] is None)
+        for name, value in (wanted["data"] or {}).items():
+            assert name in delivery["data"]
+            assert not isinstance(value, int) or delivery["data"][name] == value
+            assert (delivery["data"][name] is None) == (value is None)
+
+
+@interop
+def test_the_node_client_gets_exactly_the_agencys_records_and_once(running_bus: Bus, tmp_path: Path) -> None:
+    agency = AGENCIES[-1]
+    place = made(running_bus, agency, "node", tmp_path / "ứng dụng")
+    run(["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts"], place, FETCH_SECONDS)
+    running_bus.rest()
+    command = ["node", "consume.js", "--group", "node", "--until-idle", "10"]
+    printed = run(command, place)
+    expected = there(running_bus, agency)
+    alike(printed, expected)
+    for record in map(json.loads, printed.splitlines()):
+        wanted = expected[record["topic"], record["lane"], record["offset"]]
+        assert record["key"] == wanted["key"]
+        assert record["delivery"]["event_id"] == wanted["delivery"]["event_id"]
+    assert run(command, place) == ""
+
+
+@interop
+def test_the_java_client_gets_exactly_the_agencys_records_and_once(running_bus: Bus, tmp_path: Path) -> None:
+    agency = AGENCIES[-1]
+    place = made(running_bus, agency, "java", tmp_path / "java")
+    run(["mvn", "-q", "-B", "compile"], place, FETCH_SECONDS)
+    running_bus.rest()
+    command = ["mvn", "-q", "-B", "exec:java", "-Dexec.args=--until-end --group java"]
+    alike(run(command, place, FETCH_SECONDS), there(running_bus, agency))
+    assert run(command, place, FETCH_SECONDS) == ""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -143,3 +145,62 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
         asyncapi.document(FILES, f"{agency}x", ONE, NOW_MS)
     with pytest.raises(SubscriptionError, match=f"did you mean '{agreement}'"):
         FILES.agreement(f"{agreement}x")
+
+
+PARSE = """
+const { Parser } = require('@asyncapi/parser');
+const { AvroSchemaParser } = require('@asyncapi/avro-schema-parser');
+const fs = require('fs');
+(async () => {
+  const told = {};
+  for (const file of process.argv.slice(2)) {
+    const parser = new Parser();
+    parser.registerSchemaParser(AvroSchemaParser());
+    const { document, diagnostics } = await parser.parse(fs.readFileSync(file, 'utf8'));
+    const wrong = diagnostics.filter((d) => d.severity <= 1).map((d) => `${d.path.join('/')}: ${d.message}`);
+    told[file] = { wrong, topics: document ? document.channels().all().map((c) => c.address()) : null };
+  }
+  console.log(JSON.stringify(told));
+})();
+"""
+FETCH_SECONDS = 500.0
+
+
+@pytest.mark.skipif(os.environ.get("LT_INTEROP") != "1", reason="make contracts-interop")
+def test_the_official_parser_has_neither_errors_nor_warnings(tmp_path: Path) -> None:
+    """Of every agency's document and every kind of server; and it refuses what is broken, Avro schemas among it."""
+    (tmp_path / "parse.js").write_text(PARSE, encoding="utf-8")
+    wanted: dict[str, set[str]] = {}
+    for agency in FILES.agencies():
+        for number, server in enumerate(SERVERS):
+            document = asyncapi.document(FILES, agency, server, NOW_MS)
+            wanted[f"{agency}-{number}.yaml"] = {topics.agency(one.id) for one in FILES.of(agency)}
+            (tmp_path / f"{agency}-{number}.yaml").write_text(place.as_yaml(document), encoding="utf-8")
+    broken = asyncapi.document(FILES, FILES.agencies()[0], ONE, NOW_MS)
+    next(iter(broken["components"]["messages"].values()))["payload"] = {
+        "schemaFormat": asyncapi.AVRO,
+        "schema": {"type": "recrod"},
+    }
+    (tmp_path / "broken.yaml").write_text(place.as_yaml(broken), encoding="utf-8")
+    install = [
+        "npm",
+        "install",
+        "--no-audit",
+        "--no-fund",
+        "--ignore-scripts",
+        "@asyncapi/parser@3",
+        "@asyncapi/avro-schema-parser@3",
+    ]
+    subprocess.run(install, cwd=tmp_path, check=True, capture_output=True, timeout=FETCH_SECONDS)
+    done = subprocess.run(
+        ["node", "parse.js", *wanted, "broken.yaml"],
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=FETCH_SECONDS,
+    )
+    told = json.loads(done.stdout)
+    assert told.pop("broken.yaml")["wrong"]
+    assert {name: one["wrong"] for name, one in told.items() if one["wrong"]} == {}
+    assert {name: set(one["topics"]) for name, one in told.items()} == wanted
