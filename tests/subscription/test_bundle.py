@@ -106,7 +106,7 @@ def test_nothing_is_written_into_a_directory_that_holds_something(tmp_path: Path
         bundle.write(tmp_path / "notes.txt" / "below", {})
 
 
-@given(st.text(st.characters(blacklist_categories=("Cs",), blacklist_characters="\0"), max_size=30))
+@given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30))
 def test_whatever_a_password_holds_java_reads_it_back(password: str) -> None:
     """Properties by the rules of java.util.Properties.load, then the JAAS string's quotes."""
     connection = dataclasses.replace(CONNECTION, password=password)
@@ -129,7 +129,7 @@ def test_a_purpose_with_marks_does_not_break_the_readmes_table() -> None:
     text = bundle.files(dataclasses.replace(order(), agreements=agreements), "kcat")["README.md"].content.decode()
     row = next(line for line in text.splitlines() if line.startswith("| `agency."))
     assert re.sub(r"\\.", "", row).count("|") == 6
-    assert "{{ 7 * 7 }}" in row
+    assert "{{ 7 * 7 }}" in re.sub(r"\\(.)", r"\1", row)
     assert not re.search(r"(?<!\\)[<>`\[]", row.split(" | ", 2)[2].rpartition(" | from")[0])
 
 
@@ -146,7 +146,7 @@ def consumer() -> ModuleType:
 def test_the_python_clients_progress_takes_each_delivery_once(returns: list[int], crash: int) -> None:
     """Deliveries 1 to 40, read again and again from earlier places; from `crash` on as after a restart with what was saved."""
     module = consumer()
-    module.HERE = Path(_memory())
+    setattr(module, "HERE", Path(_memory()))  # noqa: B010  # a module that is known by its path only
     progress, handled = module.Progress("g"), list[int]()
     stretches = [1, *returns]
     for number, begin in enumerate(stretches):
@@ -168,7 +168,7 @@ def _memory() -> str:
 
 def test_the_python_client_tells_a_gap_and_only_a_gap(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     module = consumer()
-    module.HERE = tmp_path
+    setattr(module, "HERE", tmp_path)  # noqa: B010  # as above
     progress = module.Progress("g")
     for seq in (5, 6, 6, 7):
         progress.is_new("t", 1, seq)

@@ -63,7 +63,7 @@ def there(bus: Bus, agency: str) -> dict[Place, dict[str, Any]]:
     found: dict[Place, dict[str, Any]] = {}
     for name in (t for t in collect.all_topics(settings) if t.startswith(f"agency.{agency}.")):
         for message in reading.read(access.confluent(settings, "admin"), name):
-            value = decoder.decode(message.value() or b"")  # type: ignore[arg-type]  # bytes when read
+            value = decoder.decode(message.value() or b"")
             found[name, message.partition() or 0, message.offset() or 0] = spelled({"key": message.key(), "delivery": value})
     assert found
     return found

@@ -10,6 +10,7 @@ import re
 import unicodedata
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -122,11 +123,16 @@ def hostile() -> files.Files:
     agreements = {}
     for name, agreement in FILES.agreements.items():
         grants = tuple(
-            dataclasses.replace(g, where=tuple((column, (HOSTILE,)) for column, _ in g.where)) if g.where else g
-            for g in agreement.grants
+            dataclasses.replace(g, where=tuple(_filter(datasets[g.dataset], *one) for one in g.where)) for g in agreement.grants
         )
         agreements[name] = dataclasses.replace(agreement, purpose=HOSTILE, legal_basis=HOSTILE, grants=grants)
     return files.Files(datasets, agreements)
+
+
+def _filter(one: Dataset, column: str, values: tuple[Any, ...]) -> tuple[str, tuple[Any, ...]]:
+    """A text column may hold anything; a filter on another one with what it cannot hold is refused."""
+    found = next(f["type"] for f in one.row["fields"] if f["name"] == column)
+    return column, (HOSTILE,) if found in ("string", ["null", "string"]) else values
 
 
 @pytest.fixture(scope="module")
