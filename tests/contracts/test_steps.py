@@ -8,8 +8,8 @@ import pytest
 
 from bus.contracts import steps
 from bus.contracts.difference import differences
-from bus.contracts.impact import World, impact
-from tests.contracts.seeded import SEEDS, Seed, Verdict, drop, rename, retype
+from bus.contracts.impact import Verdict, World, impact
+from tests.contracts.seeded import SEEDS, Seed, drop, rename, retype
 from tests.contracts.test_impact import changed, world
 
 __all__ = ["world"]
