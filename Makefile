@@ -10,7 +10,7 @@ MAKEFLAGS += --no-print-directory
 VENV := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench bench-growth test lint dev soak strength failpoints planted chaos check-python fuzz interop verdicts
+.PHONY: help setup demo bench bench-growth test lint dev soak strength failpoints planted chaos check-python fuzz interop contracts-interop verdicts
 
 help:
 	@echo 'make setup   make .venv: then .venv/bin/bus is ready'
@@ -26,6 +26,7 @@ help:
 	@echo 'make chaos   everything at random goes wrong under load: MINUTES=5, SEED=7 to have the same again'
 	@echo 'make failpoints  kill -9 at every step of the engine and of capture, for the 1st, 2nd and 3rd time'
 	@echo 'make verdicts    our verdicts on schemas beside those of Apache Avro for Java, over random pairs; ARGS="-s" shows how many of what'
+	@echo 'make contracts-interop  documents and clients of agencies before the official parser, Node, Java and kcat'
 	@echo 'make planted     the engine and capture with one bug after the other, and which check found it'
 
 check-python:
@@ -56,7 +57,7 @@ test: lint
 	$(VENV)/python -m pytest -q --numprocesses 3 --no-loadscope-reorder $(ARGS)
 
 soak: dev
-	LT_SOAK=1 $(VENV)/python -m pytest -q tests/pipeline $(ARGS)
+	LT_SOAK=1 $(VENV)/python -m pytest -q tests/pipeline tests/oracle $(ARGS)
 
 strength: dev
 	LT_SOAK=1 $(VENV)/python -m pytest -q --numprocesses 0 tests/engine/strength tests/engine/test_changes.py tests/capture/test_belated.py $(ARGS)
@@ -71,10 +72,12 @@ chaos: dev
 	@exec $(VENV)/python -m tests.chaos.run --minutes $(or $(MINUTES),5) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 failpoints: dev
-	LT_FAILPOINTS=1 $(VENV)/python -m pytest -q tests/engine/test_failpoints.py tests/capture/test_failpoints.py tests/capture/test_holding.py $(ARGS)
+	LT_FAILPOINTS=1 $(VENV)/python -m pytest -q tests/engine/test_failpoints.py tests/capture/test_failpoints.py tests/capture/test_holding.py tests/capture/test_handover.py $(ARGS)
 
 planted: dev
 	LT_PLANTED=1 $(VENV)/python -m pytest -q --numprocesses 0 tests/chaos/test_planted.py $(ARGS)
 
 verdicts: dev
 	LT_VERDICTS=20000 $(VENV)/python -m pytest -q --numprocesses 0 tests/contracts/test_java.py $(ARGS)
+contracts-interop: dev
+	LT_INTEROP=1 $(VENV)/python -m pytest -q --numprocesses 0 tests/subscription $(ARGS)

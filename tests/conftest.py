@@ -30,6 +30,7 @@ for _number, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIG
 
 _SERVERS = {
     "tests/pipeline": "bus",
+    "tests/subscription/test_clients": "bus",
     "tests/telemetry/test_prometheus": "bus",
     "tests/engine/test_worker": "engine",
     "tests/engine/test_changes": "engine",

@@ -12,6 +12,7 @@ import typer
 from bus.cli import (
     agreement,
     bench,
+    catalog,
     demo,
     doctor,
     down,
@@ -21,6 +22,7 @@ from bus.cli import (
     schema,
     simulate,
     status,
+    subscriber,
     tail,
     topics,
     up,
@@ -56,6 +58,7 @@ app.command()(down.down)
 app.command()(status.status)
 app.command()(doctor.doctor)
 app.command()(topics.topics)
+app.command()(catalog.catalog)
 app.command()(tail.tail)
 app.command()(verify_feed.verify_feed)
 app.command()(replay.replay)
@@ -63,6 +66,7 @@ app.command()(simulate.simulate)
 app.add_typer(bench.app, name="bench")
 app.add_typer(agreement.app, name="agreement", help="Change what is shared while the bus runs.")
 app.add_typer(schema.app, name="schema", help="Schemas as contracts: check them, and know what a change does before it is made.")
+app.add_typer(subscriber.app, name="subscriber", help="What an agency needs to subscribe: interface, contracts, a client.")
 app.add_typer(run.app, name="run", help="Run one process of the bus in the foreground; `bus up` runs them all.")
 
 

@@ -118,7 +118,7 @@ def compile_plan(
             grant, projection, secret = made
             subject = record_subject(topics.agency(agreement.id), projection.schema)
             schema_id = catalogue.id_among(subject, projection.schema)  # an older one while a change is under way
-            clear = _sees_pin(dataset, grant)
+            clear = sees_pin(dataset, grant)
             subscriptions.append(Subscription(slot, agreement, grant, projection, schema_id, secret, clear))
     change_id = catalogue.id_for(value_subject(dataset.topic), derive.change(dataset))
     verified_id = catalogue.id_for(value_subject(topics.verified(dataset.name)), derive.verified(dataset, register))
@@ -171,5 +171,5 @@ def _subscribe(
         raise PlanError(f"{at}: {error}") from None
 
 
-def _sees_pin(dataset: Dataset, grant: Grant) -> bool:
+def sees_pin(dataset: Dataset, grant: Grant) -> bool:
     return bool(dataset.people) and any(f.name == dataset.people[0].pin and f.mask is Mask.PLAIN for f in grant.fields)

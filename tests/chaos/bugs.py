@@ -250,7 +250,7 @@ def one_pseudonym_for_all_agreements() -> None:
 
 @bug()
 def person_key_in_a_pseudonymous_topic() -> None:
-    replace(plan, "_sees_pin", lambda *_: True)
+    replace(plan, "sees_pin", lambda *_: True)
 
 
 @bug()

@@ -28,6 +28,8 @@ SAYS = {
     "agreement": "Nothing to change",
     "topics": "verified.civil.birth",
     "tail": "civil.birth",
+    "catalog": "child.full_name",
+    "subscriber": "agency.tax.taxpayers",
     "verify-feed": "is whole",
     "simulate": "row changes in",
     "replay": "sandbox.test",

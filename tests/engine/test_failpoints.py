@@ -104,6 +104,7 @@ def test_a_worker_that_dies_again_and_again_loses_and_repeats_nothing(stage: Sta
     come_back(stage)
 
 
+@pytest.mark.skipif(os.environ.get("LT_FAILPOINTS") != "1", reason="make failpoints")
 def test_every_point_is_reached(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """A point that nothing comes by would be proved safe by its absence."""
     reached = set[Point]()

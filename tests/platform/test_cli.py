@@ -27,7 +27,7 @@ GROUPS = [name for name, one in COMMANDS.items() if getattr(one, "commands", Non
 LEAVES = [[name] for name in COMMANDS if name not in GROUPS] + [
     [group, name] for group in GROUPS for name in COMMANDS[group].commands
 ]
-READ = ["status", "doctor", "topics", "tail", "verify-feed"]
+READ = ["catalog", "status", "doctor", "topics", "tail", "verify-feed"]
 
 
 def bus(home: Path, *words: str, **env: str) -> subprocess.CompletedProcess[str]:

@@ -1,0 +1,58 @@
+"""Avro types, validity and masks in the words that people read."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from bus.avro.types import kind, logical, split_null
+from bus.core.agreement import Agreement, Mask
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+MASKS = {
+    Mask.PLAIN: "as it is",
+    Mask.YEAR: "the year only",
+    Mask.LAST4: "the last four characters",
+    Mask.PSEUDONYM: "a pseudonym of this agreement's own",
+}
+
+IN_FORCE, NOT_YET, OVER = "in force", "not yet in force", "over"
+
+
+def type_name(avro_type: Any) -> str:
+    """What a value is when it is there: the logical type by its name, with its precision, else the Avro type."""
+    inner, _ = split_null(avro_type)
+    named = logical(inner)
+    if named == "decimal":
+        return f"decimal({inner['precision']},{inner.get('scale', 0)})"
+    if isinstance(inner, list):
+        return " or ".join(type_name(branch) for branch in inner)
+    return named or kind(inner)
+
+
+def optional(avro_type: Any) -> bool:
+    return avro_type == "null" or (isinstance(avro_type, list) and "null" in avro_type)
+
+
+def instant(unix_ms: int) -> str:
+    """ISO 8601 in UTC, to the second where it is a whole one. Also for times beyond what Python's clock functions take."""
+    try:
+        moment = _EPOCH + timedelta(milliseconds=unix_ms)
+    except OverflowError:
+        return f"{unix_ms} ms since 1970"
+    return moment.isoformat(timespec="milliseconds" if unix_ms % 1000 else "seconds").replace("+00:00", "Z")
+
+
+def state(agreement: Agreement, now_ms: int) -> str:
+    if agreement.in_force(now_ms):
+        return IN_FORCE
+    return NOT_YET if now_ms < agreement.valid_from_ms else OVER
+
+
+def age(seconds: float) -> str:
+    """How long ago, in the largest unit that is not 0."""
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit} ago"
+    return f"{max(seconds, 0):.0f} s ago"
