@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import Any
 
 from bus import access
@@ -24,7 +24,9 @@ from bus.platform import presence
 from bus.registry import log
 
 NEWEST = 200
-"""Recorded values looked at in each topic."""
+"""Recorded values of each subject that are tried."""
+LOOKED_AT = 4_000
+"""Newest records of each topic that are looked through for them: an agency's topic carries several datasets."""
 
 
 def read(settings: Settings) -> World:
@@ -80,13 +82,15 @@ def _values(connection: dict[str, Any], found: Catalogue, topic: str, subjects: 
         return {}
     reader = TopicReader(connection, topic)
     try:
-        messages = reader.last(NEWEST)
+        messages = reader.last(LOOKED_AT)
     finally:
         reader.close()
     values: dict[str, dict[str, list[bytes]]] = defaultdict(lambda: defaultdict(list))
-    for message in messages:
+    counts = Counter[str]()
+    for message in reversed(messages):
         value = message.value()
         data = value.encode() if isinstance(value, str) else value or b""
-        if len(data) > frame.HEADER_BYTES and (known := by_id.get(frame.schema_id(data))):
+        if len(data) > frame.HEADER_BYTES and (known := by_id.get(frame.schema_id(data))) and counts[known[0]] < NEWEST:
+            counts[known[0]] += 1
             values[known[0]][known[1]].append(data[frame.HEADER_BYTES :])
     return {s: evidence.recorded(topic, [(json.loads(text), v) for text, v in one.items()]) for s, one in values.items()}

@@ -6,7 +6,7 @@ so a schema that relies on the difference is refused (confluentinc/schema-regist
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 Named = Mapping[str, dict[str, Any]]
@@ -26,6 +26,46 @@ def misfit(default: Any, avro_type: Any, named: Named) -> str:
         return "" if fits(default) else f"is not {words}"
     definition = named[avro_type] if isinstance(avro_type, str) else avro_type
     return _COMPLEX[definition["type"]](default, definition, named)
+
+
+Owner = tuple[str, str]
+"""(record, field)."""
+
+
+def endless(start: Owner, owned: Mapping[Owner, dict[str, Any]], named: Named) -> bool:
+    """Whether writing out the default of `start`, with the defaults of whatever it leaves out, comes to `start` again.
+
+    `owned`: every field with a default.
+    """
+    ahead, seen = [start], set[Owner]()
+    while ahead:
+        field = owned[ahead.pop()]
+        for owner in _left_out(field["default"], field["type"], named):
+            if owner == start:
+                return True
+            if owner not in seen:
+                seen.add(owner)
+                ahead.append(owner)
+    return False
+
+
+def _left_out(default: Any, avro_type: Any, named: Named) -> Iterator[Owner]:
+    """The fields that a fitting default says nothing of, so that their own defaults stand for them."""
+    if isinstance(avro_type, list):
+        yield from _left_out(default, avro_type[0], named)
+        return
+    definition: Any = named.get(avro_type) if isinstance(avro_type, str) else avro_type
+    kind = definition["type"] if definition else ""
+    if kind in ("array", "map"):
+        inner = definition["items" if kind == "array" else "values"]
+        for item in default if kind == "array" else default.values():
+            yield from _left_out(item, inner, named)
+    elif kind == "record":
+        for field in definition["fields"]:
+            if field["name"] in default:
+                yield from _left_out(default[field["name"]], field["type"], named)
+            else:
+                yield definition["name"], field["name"]
 
 
 def value(default: Any, avro_type: Any, named: Named) -> Any:
@@ -96,7 +136,7 @@ def _map(default: Any, definition: dict[str, Any], named: Named) -> str:
 def _record(default: Any, definition: dict[str, Any], named: Named) -> str:
     if not isinstance(default, dict):
         return "is not an object"
-    for field in definition.get("fields", ()):
+    for field in definition["fields"]:
         name = field["name"]
         if name in default:
             if reason := misfit(default[name], field["type"], named):

@@ -16,12 +16,12 @@ from typing import Any
 
 from bus.avro.dataset import SchemaError
 from bus.avro.types import PRIMITIVES, qualified
-from bus.contracts.defaults import misfit
+from bus.contracts.defaults import endless, misfit
 
 ROOT = "_root"
 MAX_DEPTH = 60
 """Types inside types. Deeper schemas are refused: both packages recurse."""
-MAX_TYPES = 20_000
+MAX_TYPES = 5_000
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ORDERS = ("ascending", "descending", "ignore")
 
@@ -50,7 +50,9 @@ def parse(schema: Any, references: Sequence[Any] = ()) -> Parsed:
     reading = _Reading()
     for index, reference in enumerate(references):
         reading.type(_json(reference), "", f"references/{index}", 0)
-    return Parsed(_Inlining(reading.found).type(reading.type(_json(schema), "", "", 0)))
+    read = reading.type(_json(schema), "", "", 0)
+    reading.check_defaults()
+    return Parsed(_Inlining(reading.found).type(read))
 
 
 def shown(name: str) -> str:
@@ -81,6 +83,17 @@ class _Reading:
     def __init__(self) -> None:
         self.found: dict[str, dict[str, Any]] = {}
         self._types = 0
+        self._defaults: list[tuple[str, str, dict[str, Any]]] = []
+        """(place, name of the record, field) of each default: they are checked when every type is known."""
+
+    def check_defaults(self) -> None:
+        for place, _, field in self._defaults:
+            if reason := misfit(field["default"], field["type"], self.found):
+                raise InvalidSchema(place, f"the default of field {field['name']!r} {reason}")
+        owned = {(record, field["name"]): field for _, record, field in self._defaults}
+        for place, record, field in self._defaults:
+            if endless((record, field["name"]), owned, self.found):
+                raise InvalidSchema(place, f"the default of field {field['name']!r} contains itself without end")
 
     def type(self, schema: Any, space: str, place: str, depth: int) -> Any:
         """The plain form, with full names for named types that are defined elsewhere."""
@@ -146,13 +159,13 @@ class _Reading:
         known: set[str] = set()
         for index, field in enumerate(listed):
             here = f"{place}/fields/{index}"
-            fields.append(self._field(field, inside, here, depth))
+            fields.append(self._field(field, made["name"], inside, here, depth))
             if fields[-1]["name"] in known:
                 raise InvalidSchema(here, f"the record has a field {fields[-1]['name']!r} already")
             known.add(fields[-1]["name"])
         return made
 
-    def _field(self, field: Any, space: str, place: str, depth: int) -> dict[str, Any]:
+    def _field(self, field: Any, record: str, space: str, place: str, depth: int) -> dict[str, Any]:
         if not isinstance(field, dict) or "type" not in field:
             raise InvalidSchema(place, "a field is an object with 'name' and 'type'")
         made: dict[str, Any] = {"name": _name(field.get("name"), f"{place}/name")}
@@ -162,9 +175,8 @@ class _Reading:
         if aliases := _aliases(field, place):
             made["aliases"] = [_name(a, f"{place}/aliases") for a in aliases]
         if "default" in field:
-            if reason := misfit(field["default"], made["type"], self.found):
-                raise InvalidSchema(f"{place}/default", f"the default of field {made['name']!r} {reason}")
             made["default"] = field["default"]
+            self._defaults.append((f"{place}/default", record, made))
         return made
 
     def _enum(self, schema: dict[str, Any], space: str, place: str) -> Any:

@@ -85,7 +85,8 @@ class _Explaining:
 
     def _branches(self, reader: Schema, writer: Schema, place: str) -> None:
         branches = reader.schemas
-        if any(_can(branch, writer) for branch in branches):
+        if (taken := next((i for i, branch in enumerate(branches) if _can(branch, writer)), None)) is not None:
+            self.explain(branches[taken], writer, f"{place}/{taken}")  # for what the checker does not look at
             return
         same = [b for b in branches if b.type == writer.type and getattr(b, "name", "") == getattr(writer, "name", "")]
         for branch in same[:1]:

@@ -11,6 +11,9 @@ from bus.contracts import defaults
 
 MAX_SAMPLES = 400
 """Of one type. A type with more ways through it than that (an enum of thousands) is tried in part."""
+MAX_VALUES = 20_000
+"""Of one schema, parts of values included. Types that refer to each other may stand for more values than there are atoms; such a
+schema has no samples."""
 _MAX_INSIDE_ITSELF = 1
 """How often a recursive type stands inside itself before its samples avoid it."""
 _VALUES: dict[str, list[Any]] = {
@@ -26,16 +29,25 @@ _VALUES: dict[str, list[Any]] = {
 
 
 def samples(plain: Any) -> list[Any]:
-    """Values as fastavro takes them; none when the type has no finite value."""
-    return _Samples(plain).of(plain)
+    """Values as fastavro takes them; none when the type has no finite value, or too many."""
+    try:
+        return _Samples(plain).of(plain)
+    except _TooMany:
+        return []
+
+
+class _TooMany(Exception):
+    """More than MAX_VALUES."""
 
 
 class _Samples:
     def __init__(self, plain: Any) -> None:
         self._named = named_types(plain)
         self._inside: list[str] = []
+        self._made = 0
 
     def of(self, avro_type: Any) -> list[Any]:
+        self._count(1)
         if isinstance(avro_type, list):
             return [(_branch(b), v) for b in avro_type for v in self.of(b)][:MAX_SAMPLES]
         if isinstance(avro_type, str):
@@ -63,7 +75,13 @@ class _Samples:
         if not all(columns.values()):
             return []
         count = max(map(len, columns.values()), default=1)
-        return [{name: values[i % len(values)] for name, values in columns.items()} for i in range(count)]
+        self._count(count * len(columns))
+        return [{name: values[i] if i < len(values) else values[0] for name, values in columns.items()} for i in range(count)]
+
+    def _count(self, more: int) -> None:
+        self._made += more
+        if self._made > MAX_VALUES:
+            raise _TooMany
 
     def _field(self, field: dict[str, Any]) -> list[Any]:
         found = self.of(field["type"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -139,6 +140,9 @@ def test_an_alias_reads_a_field_by_its_old_name_and_two_sources_are_refused() ->
     assert [r.type for r in reads(parse(both), parse(old))] == ["AMBIGUOUS_ALIAS"]
 
 
+DEEP = "/fields/0/type/fields/0/default"
+
+
 @pytest.mark.parametrize(
     ("schema", "place", "reason"),
     [
@@ -161,6 +165,11 @@ def test_an_alias_reads_a_field_by_its_old_name_and_two_sources_are_refused() ->
         (record(("a", "int", {"default": True})), "/fields/0/default", "whole number"),
         (record(("a", "int", {"default": 2**31})), "/fields/0/default", "32 bits"),
         (record(("a", record(("b", "int"), name="S"), {"default": {}})), "/fields/0/default", "lacks the field 'b'"),
+        (record(("a", ["null", "int"], {"default": 1})), "/fields/0/default", "put that type first"),
+        (record(("a", "t.R", {"default": {}})), "/fields/0/default", "without end"),
+        (record(("a", record(("b", "t.R", {"default": {}}), name="S"), {"default": {}})), DEEP, "without end"),
+        (record(("a", "t.R", {"default": {}}), ("b", "int")), "/fields/0/default", "lacks the field 'b'"),
+        (record(("a", "t.S"), ("b", record(name="S"))), "/fields/0/type", "unknown type"),
         (record(("a", "bytes", {"default": "ữ"})), "/fields/0/default", "U\\+00FF"),
         (record(("a", "int", {"order": "up"})), "/fields/0/order", "ascending"),
         (record(("a", {"type": "fixed", "name": "F", "size": "2"})), "/fields/0/type", "'size'"),
@@ -188,3 +197,21 @@ def test_a_schema_of_hostile_depth_is_refused_and_nothing_overflows() -> None:
         parse(deep)
     with pytest.raises(SchemaError):
         parse('{"type":"array","items":' * 100_000)
+
+
+def test_a_schema_that_stands_for_too_many_values_is_judged_in_no_time() -> None:
+    """Each record holds the next one twice: two to the power of fifty values in a text of three kilobytes."""
+    inner: Any = record(("v", "int"), name="L50")
+    for level in reversed(range(50)):
+        inner = record(("a", inner), ("b", f"t.L{level + 1}"), name=f"L{level}")
+    other = parse(json.loads(json.dumps(inner).replace('"int"', '"string"')))
+    assert reads(parse(inner), parse(inner)) == ()
+    assert [r.type for r in reads(other, parse(inner))] == ["TYPE_MISMATCH"]
+
+
+def test_many_symbols_in_lists_in_records_are_judged_in_no_time() -> None:
+    """Values made of values: their number must not multiply with each level."""
+    inner: Any = record(("e", enum(*(f"S{n}" for n in range(300)))), ("l", {"type": "array", "items": "t.E"}), name="M")
+    for level in range(10):
+        inner = record(("l", {"type": "array", "items": inner}), ("e", "t.E"), name=f"M{level}")
+    assert reads(parse(inner), parse(inner)) == ()

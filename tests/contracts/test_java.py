@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -68,8 +69,17 @@ def explained(said: str, theirs: str, pair: tuple[Any, Any]) -> str:
     """Why a difference is meant; '' when nothing explains it."""
     if "a union's default belongs to its first type" in said:
         return "a union's default of a later type"  # Java takes it since 1.12, its readers and others not always
-    if "is not one of the enum's symbols" in said:
-        return "an enum field's default that is no symbol"  # Java looks only whether it is text
+    if "the default of field" in said and any(
+        isinstance(n.get("type"), list) and isinstance(n.get("default"), str) for n in nodes(list(pair))
+    ):
+        return "a union's default of a later type"  # an enum's or a fixed's, of which Java takes any text
+    if "is not one of the enum's symbols" in said or "characters, one for each byte" in said:
+        return "an enum's or fixed's default that is no symbol or of another length"  # Java looks only whether it is text
+    unknown = re.search(r"unknown type '(?:.*[.])?(\w+)'", said)
+    if unknown and any(str(n.get("name", "")).rpartition(".")[2] == unknown[1] for n in nodes(list(pair)) if "type" in n):
+        return "a name used before it is defined"  # Avro 1.12, 'Names': it must be defined before; Java looks ahead
+    if any(_shadowed(one) for one in pair):
+        return "a name of the null namespace beside its namesake"  # Java may take the first for the second, once it is complete
     if "UNREADABLE" in said and _namesakes(pair):
         return "a union of types with the same last name"  # fastavro takes the wrong one: its users could not read the bytes
     if "AMBIGUOUS_ALIAS" in said and theirs.startswith("REFUSED"):
@@ -79,6 +89,12 @@ def explained(said: str, theirs: str, pair: tuple[Any, Any]) -> str:
     ):
         return "a field's own name as its alias"  # Java counts one field twice and throws
     return ""
+
+
+def _shadowed(schema: Any) -> bool:
+    """Whether a type without namespace has a namesake in one."""
+    names = {n["name"] for n in nodes(schema) if n.get("type") in ("record", "enum", "fixed")}
+    return any("." not in name and any(other.endswith(f".{name}") for other in names) for name in names)
 
 
 def _namesakes(pair: tuple[Any, Any]) -> bool:

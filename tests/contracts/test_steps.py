@@ -30,14 +30,31 @@ def in_order(texts: list[str], *words: str) -> bool:
 @pytest.mark.parametrize(
     ("edit", "words"),
     [
-        (retype("mother_birth_year", ["null", "long"]), ("add a column mother_birth_year_v2", "new schema",
-         "statistics.indicators-2",
-         "move to the new topics before 2030-01-01", "take mother_birth_year out", "drop the column mother_birth_year")),
-        (rename("child_name", "name_of_child"), ("add a column name_of_child", "new schema", "hcmc.shared-warehouse-2", "move to",
-         "take child_name out", "drop the column child_name")),
+        (
+            retype("mother_birth_year", ["null", "long"]),
+            (
+                "add a column mother_birth_year_v2",
+                "new schema",
+                "statistics.indicators-2",
+                "move to the new topics before 2030-01-01",
+                "take mother_birth_year out",
+                "drop the column mother_birth_year",
+            ),
+        ),
+        (
+            rename("child_name", "name_of_child"),
+            (
+                "add a column name_of_child",
+                "new schema",
+                "hcmc.shared-warehouse-2",
+                "move to",
+                "take child_name out",
+                "drop the column child_name",
+            ),
+        ),
         (drop("child_name"), ("ends on 2030-01-01", "education.pupils-2", "move to", "take child_name out", "drop the column")),
     ],
-)  # fmt: skip
+)
 def test_the_old_ends_after_everybody_has_moved(world: World, edit: object, words: tuple[str, ...]) -> None:
     texts = [s.text for p in planned(world, BIRTH, edit) for s in p.steps]
     assert in_order(texts, *words), texts
