@@ -26,6 +26,7 @@ SAYS = {
     "status": "engine-0",
     "doctor": "✓ kafka",
     "agreement": "Nothing to change",
+    "schema": "no problems",
     "topics": "verified.civil.birth",
     "tail": "civil.birth",
     "catalog": "child.full_name",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import random
 import re
 import signal
@@ -129,7 +130,10 @@ def owns(stage: Stage, process: str, count: int) -> bool:
     return bool(moves) and moves[-1]["event"] == "lanes_assigned" and len(moves[-1]["lanes"]) == count
 
 
-@pytest.mark.parametrize("offset", [0, 1])
+SEVERAL = pytest.mark.skipif(os.environ.get("LT_FAILPOINTS") != "1", reason="make failpoints")
+
+
+@pytest.mark.parametrize("offset", [0, pytest.param(1, marks=SEVERAL)])
 def test_the_lane_record_counts_and_not_the_groups_offsets(stage: Stage, offset: int) -> None:
     """An operator's reset of the group, or its loss, repeats nothing."""
     run_here(stage, 600)
@@ -140,7 +144,9 @@ def test_the_lane_record_counts_and_not_the_groups_offsets(stage: Stage, offset:
     stage.check()
 
 
-@pytest.mark.parametrize(("shift", "fresh"), [(-7, False), (7, False), (7, True)])
+@pytest.mark.parametrize(
+    ("shift", "fresh"), [pytest.param(-7, False, marks=SEVERAL), (7, False), pytest.param(7, True, marks=SEVERAL)]
+)
 def test_a_client_that_begins_at_the_wrong_place_costs_an_abort_and_nothing_else(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, shift: int, fresh: bool
 ) -> None:

@@ -76,7 +76,7 @@ def told(printed: str) -> dict[Place, dict[str, Any]]:
     return found
 
 
-@pytest.mark.parametrize("agency", AGENCIES if INTEROP else AGENCIES[-2:])
+@pytest.mark.parametrize("agency", AGENCIES if INTEROP else AGENCIES[-1:])
 def test_the_python_client_gets_exactly_the_agencys_records_and_once(running_bus: Bus, tmp_path: Path, agency: str) -> None:
     """All of it at first; nothing again afterwards, nor when the bus has forgotten the group's place."""
     place = made(running_bus, agency, "python", tmp_path / "ứng dụng")
