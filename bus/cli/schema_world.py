@@ -90,7 +90,13 @@ def _values(connection: dict[str, Any], found: Catalogue, topic: str, subjects: 
     for message in reversed(messages):
         value = message.value()
         data = value.encode() if isinstance(value, str) else value or b""
-        if len(data) > frame.HEADER_BYTES and (known := by_id.get(frame.schema_id(data))) and counts[known[0]] < NEWEST:
+        # others than the bus may have written: a record that is no frame is passed over
+        if (
+            len(data) > frame.HEADER_BYTES
+            and data[0] == frame.MAGIC
+            and (known := by_id.get(frame.schema_id(data)))
+            and counts[known[0]] < NEWEST
+        ):
             counts[known[0]] += 1
             values[known[0]][known[1]].append(data[frame.HEADER_BYTES :])
     return {s: evidence.recorded(topic, [(json.loads(text), v) for text, v in one.items()]) for s, one in values.items()}

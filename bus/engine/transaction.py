@@ -37,7 +37,7 @@ PRODUCER = {
     "enable.idempotence": True,
     "compression.type": "lz4",
     "partitioner": "murmur2_random",
-    "linger.ms": 20,
+    "linger.ms": 100,
     "batch.size": 262_144,
     "batch.num.messages": 20_000,
     "message.max.bytes": MAX_MESSAGE_BYTES,
