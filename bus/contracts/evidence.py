@@ -32,6 +32,8 @@ class Evidence:
         for schema, values in self.values:
             writes, other = _parsed(schema), _parsed(through) if through is not None else None
             for value in values:
+                if unread(value, writes, writes):
+                    continue  # a damaged record, which nobody can read whatever changes
                 data = value if other is None else _rewritten(value, writes, other)
                 if data is None:
                     continue
