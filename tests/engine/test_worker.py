@@ -28,6 +28,10 @@ from tests.engine.stage import Stage
 pytestmark = pytest.mark.timeout(400)
 
 
+SEVERAL = pytest.mark.skipif(os.environ.get("LT_FAILPOINTS") != "1", reason="make failpoints")
+"""Slow proofs of what other tests here touch, too."""
+
+
 def test_every_event_is_verified_once_and_every_delivery_numbered_though_workers_are_killed(stage: Stage) -> None:
     rng = random.Random(7)
     stage.feed(500)
@@ -49,6 +53,7 @@ def test_every_event_is_verified_once_and_every_delivery_numbered_though_workers
     stage.check()
 
 
+@SEVERAL
 def test_lanes_of_a_worker_that_does_not_come_back_are_taken_over_and_given_back(stage: Stage) -> None:
     stage.start("engine-0")
     stage.start("engine-1")
@@ -88,6 +93,7 @@ def test_a_worker_that_wakes_up_after_its_lanes_went_elsewhere_does_no_harm(stag
     stage.stop("engine-1")
 
 
+@SEVERAL
 def test_a_broker_that_is_killed_under_load_costs_time_and_nothing_else(stage: Stage) -> None:
     for index in range(2):
         stage.start(f"engine-{index}")
@@ -128,9 +134,6 @@ def test_of_two_workers_with_one_index_one_gives_up_and_says_why(stage: Stage) -
 def owns(stage: Stage, process: str, count: int) -> bool:
     moves = [line for line in stage.log(process) if line["event"] in ("lanes_assigned", "lanes_revoked", "process_started")]
     return bool(moves) and moves[-1]["event"] == "lanes_assigned" and len(moves[-1]["lanes"]) == count
-
-
-SEVERAL = pytest.mark.skipif(os.environ.get("LT_FAILPOINTS") != "1", reason="make failpoints")
 
 
 @pytest.mark.parametrize("offset", [0, pytest.param(1, marks=SEVERAL)])
@@ -185,6 +188,7 @@ def test_a_client_that_begins_at_the_wrong_place_costs_an_abort_and_nothing_else
     assert re.search(r"went (on at|back to) offset", told[0])
 
 
+@SEVERAL
 def test_lanes_that_change_hands_under_load_skip_and_repeat_nothing(stage: Stage) -> None:
     """Each join and each leave assigns every lane anew, while records arrive at the ends of all of them."""
     stage.start("engine-0")
