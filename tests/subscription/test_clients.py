@@ -163,8 +163,8 @@ def test_the_node_client_gets_exactly_the_agencys_records_and_once(running_bus: 
 def test_the_java_client_gets_exactly_the_agencys_records_and_once(running_bus: Bus, tmp_path: Path) -> None:
     agency = AGENCIES[-1]
     place = made(running_bus, agency, "java", tmp_path / "java")
-    run(["mvn", "-q", "-B", "compile"], place, FETCH_SECONDS)
+    run(["mvn", "-q", "-B", "-Dstyle.color=never", "compile"], place, FETCH_SECONDS)
     running_bus.rest()
-    command = ["mvn", "-q", "-B", "exec:java", "-Dexec.args=--until-end --group java"]
+    command = ["mvn", "-q", "-B", "-Dstyle.color=never", "exec:java", "-Dexec.args=--until-end --group java"]
     alike(run(command, place, FETCH_SECONDS), there(running_bus, agency))
     assert run(command, place, FETCH_SECONDS) == ""
