@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -183,3 +184,31 @@ def test_the_python_client_tells_a_gap_and_only_a_gap(capsys: pytest.CaptureFixt
 def test_the_clients_scripts_are_well_formed() -> None:
     subprocess.run(["sh", "-n", str(bundle.CLIENTS / "kcat" / "read.sh")], check=True, timeout=10)
     assert json.loads(bundle.files(order(), "python")["client.json"].content)["group"] == f"agency-{AGENCY}"
+
+
+@pytest.mark.parametrize(
+    ("mechanism", "librdkafka", "runs"),
+    [
+        ("SCRAM-SHA-512", "2.0.2", False),
+        ("SCRAM-SHA-512", "2.6.0", False),
+        ("SCRAM-SHA-512", "2.6.1", True),
+        ("SCRAM-SHA-512", "2.12.0", True),
+        ("PLAIN", "2.0.2", True),
+    ],
+)
+def test_kcat_is_refused_before_a_login_that_kafka_4_refuses(tmp_path: Path, mechanism: str, librdkafka: str, runs: bool) -> None:
+    """librdkafka before 2.6.1 sends a nonce that SCRAM does not know (confluentinc/librdkafka#4895)."""
+    place, programs = tmp_path / "b", tmp_path / "bin"
+    bundle.write(place, bundle.files(order(connection=dataclasses.replace(CONNECTION, mechanism=mechanism)), "kcat"))
+    programs.mkdir()
+    (programs / "kcat").write_text(
+        f'#!/bin/sh\n[ "$1" = -V ] && echo "Version 1.7.1 (JSON, librdkafka {librdkafka} builtin.features=gzip)" || echo ran\n'
+    )
+    (programs / "kcat").chmod(0o755)
+    path = f"{programs}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["sh", "read.sh"], cwd=place, env={"PATH": path}, capture_output=True, text=True, timeout=10, check=False
+    )
+    assert ("ran" in done.stdout) == runs
+    assert (done.returncode == 0) == runs
+    assert runs or f"librdkafka {librdkafka}" in done.stderr

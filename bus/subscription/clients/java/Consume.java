@@ -24,6 +24,8 @@ import org.apache.kafka.clients.consumer.ConsumerRebalanceListener;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
 import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.errors.AuthenticationException;
+import org.apache.kafka.common.errors.AuthorizationException;
 import org.apache.kafka.common.errors.RebalanceInProgressException;
 import org.apache.kafka.common.errors.WakeupException;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
@@ -149,6 +151,9 @@ public final class Consume {
             } while (!options.contains("--until-end") || !atEnd(consumer));
         } catch (WakeupException stopped) {
             // by Ctrl-C or SIGTERM, between two batches
+        } catch (AuthenticationException | AuthorizationException refusal) {
+            System.err.println("the bus refuses this user: " + refusal.getMessage() + "; ask for a new bundle");
+            Runtime.getRuntime().halt(1);
         } finally {
             consumer.close();
         }
