@@ -14,6 +14,8 @@ POSITIONS = "bus.positions"
 """Compacted, one partition, key = database: how far capture has got, written in the records' own transaction."""
 SCHEMAS = "_schemas"
 """Compacted, one partition: schemas and ids in Confluent's record layout."""
+SIGNATURES = "bus.signatures"
+"""Compacted, one partition: what the parties of agreements have signed, rejected and revoked."""
 SANDBOX_PREFIX = "sandbox."
 
 
