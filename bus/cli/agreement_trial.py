@@ -32,7 +32,7 @@ def _known_agreements(incomplete: str) -> list[str]:
 def add_to(app: typer.Typer) -> None:
     """Make these commands of `bus agreement`."""
     app.command(name="try")(try_)
-    app.command()(test)
+    app.command(name="test")(run_tests)
 
 
 def try_(
@@ -94,11 +94,11 @@ def _bar() -> Iterator[Callable[[str, int, int], None]]:
         yield tick
 
 
-def test(
+def run_tests(
     context: typer.Context,
     ids: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[ID]…", help="Agreements, such as tax.taxpayers (default: all)", autocompletion=_known_agreements),
+        typer.Argument(metavar="[ID]…", help="Such as tax.taxpayers (default: all)", autocompletion=_known_agreements),
     ] = None,
     all_tested: Annotated[
         bool, typer.Option("--all-tested", help="An agreement without a test file, or whose tests leave something open, fails")

@@ -174,10 +174,11 @@ def _examples(told: dict[str, Any]) -> Iterator[str]:
 
 def _notes(trial: Trial) -> Iterator[str]:
     if not trial.in_force_now:
-        yield "Not in force now by its validity: switched on today, nothing of this would flow before it begins or after it has ended."
+        yield "By its validity not in force now: switched on today, it would get nothing of this."
     if not trial.agreement.past:
         yield "Without 'past: all' it would get nothing of this past, only what comes from then on."
     if not trial.register_known:
-        yield "The register's replica cannot be read here: rows before an update were judged as if nobody else were in the register."
+        yield "The register's replica cannot be read here: in rows before an update, others than the subject count as not found."
     for (name, code), n in trial.stops.items():
-        yield f"{name}: {n:,} recorded events cannot be read ({code}): the engine would stop giving the past at {trial.first_stop}."
+        stop = f"the engine would stop giving the past, first at {trial.first_stop}"
+        yield f"{name}: {n:,} recorded events cannot be read ({code}): {stop}."

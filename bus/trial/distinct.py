@@ -1,8 +1,8 @@
 """How many different keys there were, in bounded memory: exactly up to a bound, by an estimate beyond.
 
-Kept are the smallest keys. While all of them fit, their number is the answer. Then the greatest of the k that are kept says how
-dense keys lie, for the keys of the bus are keyed hashes and so spread evenly: K. Beyer and others, "On synopses for distinct-value
-estimation under multiset operations" (2007), with a standard error of about 1/sqrt(k - 2).
+Kept are the smallest keys. While all of them fit, their number is the answer. Then the greatest of the k that are kept says
+how dense keys lie, for the keys of the bus are keyed hashes and so spread evenly: K. Beyer and others, "On synopses for
+distinct-value estimation under multiset operations" (2007), with a standard error of about 1/sqrt(k - 2).
 """
 
 from __future__ import annotations

@@ -19,13 +19,11 @@ from confluent_kafka.admin import AdminClient
 
 from bus import access
 from bus.avro.catalogue import Catalogue
-from bus.avro.dataset import Dataset
 from bus.avro.frame import Malformed
 from bus.config import Settings
 from bus.core import topics
 from bus.core.agreement import Agreement
 from bus.engine import agreement_log
-from bus.engine.plan import PlanError
 from bus.engine.policy import Grounds
 from bus.engine.recorded import PersonOf
 from bus.engine.replica import Get, ReplicaReader
@@ -204,5 +202,3 @@ def _nobody(_: bytes) -> None:
 
 def _bytes(data: bytes | str | None) -> bytes:
     return data.encode() if isinstance(data, str) else data or b""
-
-
