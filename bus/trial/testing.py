@@ -31,6 +31,8 @@ _MAX_RECORD_BYTES = 1_048_576
 _AT_MS = 1_767_200_400_000
 """Commit time of every event: 2026-01-01T00:00:00+07:00."""
 _ANY_ID = 1
+_ABSENT = "no such field"
+"""Beside a value, which may be null."""
 
 
 class UnknownAgreementError(ValueError):
@@ -220,7 +222,7 @@ def _data(expected: Gets, data: Row | None) -> Iterator[tuple[str, Any, Any]]:
         yield "data", one, other
         return
     for name in [*wanted, *(n for n in data if n not in wanted)]:
-        yield f"data.{name}", wanted.get(name), data.get(name)
+        yield f"data.{name}", wanted.get(name, _ABSENT), data.get(name, _ABSENT)
 
 
 def _catalogue(granted: Sequence[Dataset], register: Dataset) -> Catalogue:
