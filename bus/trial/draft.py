@@ -35,7 +35,8 @@ from bus.trial.counting import Counting, Deliver, Rows, Sums, with_deliveries
 from bus.trial.distinct import Distinct
 
 PRINCIPAL = "operator"
-_POLL_SECONDS = 0.2
+_POLL_SECONDS = 0.05
+"""A poll waits so long for a full batch even where some records are there."""
 _NOW = Point(offset=LATEST)
 Tick = Callable[[str, int, int], None]
 """tick(dataset, offsets read, about how many there are)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import fastavro
@@ -31,6 +31,7 @@ _MAX_RECORD_BYTES = 1_048_576
 _AT_MS = 1_767_200_400_000
 """Commit time of every event: 2026-01-01T00:00:00+07:00."""
 _ANY_ID = 1
+_OUTCOME = "outcome"
 _ABSENT = "no such field"
 """Beside a value, which may be null."""
 
@@ -181,30 +182,36 @@ class _Bench:
         results = [_decide(plan, value, key, self._people, seqs) for plan, seqs in both]
         if results[0] != results[1]:
             return [Difference("kernel", f"what the generated Python makes of it ({results[0][0]})", str(results[1][0]))]
-        outcome, delivered = results[0]
-        return list(_compare(case, outcome, self._delivery(dataset.name, delivered), self._seqs[0][0]))
+        outcome, out = results[0]
+        delivery = self._decoders[dataset.name](out[0][1]) if outcome == Outcome.DELIVERED.value else None
+        found = list(_compare(case, outcome, delivery, self._seqs[0][0]))
+        if found and found[0].what == _OUTCOME and out:
+            found[0] = replace(found[0], got=outcome + self._judged(dataset, out[-1][1]))
+        return found
 
-    def _delivery(self, dataset: str, record: Record | None) -> dict[str, Any] | None:
-        return None if record is None else self._decoders[dataset](record[1])
+    def _judged(self, dataset: Dataset, verified: bytes) -> str:
+        """What was found of the row's people, where somebody was looked for."""
+        entries = compile_decoder(derive.verified(dataset, self._register))(verified)["verification"]
+        said = [f"{e['role']} {e['status']}" + "".join(f" {name}" for name in e["mismatched"]) for e in entries]
+        return f" ({', '.join(said)})" if said else ""
 
 
-def _decide(plan: Plan, value: bytes, key: bytes, people: Mapping[bytes, bytes], seqs: list[int]) -> tuple[str, Record | None]:
-    """(outcome, the delivery if there is one). A refusal is told as one."""
+def _decide(plan: Plan, value: bytes, key: bytes, people: Mapping[bytes, bytes], seqs: list[int]) -> tuple[str, list[Record]]:
+    """(outcome, what is written: the delivery, if there is one, then the verified event). A refusal is told as one."""
     out: list[Record] = []
     try:
         tally = plan.handle(value, key, people.get, seqs, (True,), out)
     except Malformed as bad:
         why = " (an update keeps primary key and subject: else capture makes a d and a c of it)" if value else ""
-        return f"refused: {bad.code.value}{why}", None
-    outcome = plan.outcomes(tally)[0][1]
-    return outcome, out[0] if outcome == Outcome.DELIVERED.value else None
+        return f"refused: {bad.code.value}{why}", []
+    return plan.outcomes(tally)[0][1], out
 
 
 def _compare(case: Case, outcome: str, delivery: dict[str, Any] | None, seq: int) -> Iterator[Difference]:
     expected = case.expected
     wanted = expected if isinstance(expected, str) else Outcome.DELIVERED.value
     if outcome != wanted:
-        yield Difference("outcome", wanted, outcome)
+        yield Difference(_OUTCOME, wanted, outcome)
     if delivery is None or isinstance(expected, str):
         return
     pairs: list[tuple[str, Any, Any]] = [(what, getattr(expected, what), delivery[what]) for what in ("op", "verdict")]

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from bus.avro import dataset
 from bus.cli.main import app
-from bus.config import Settings
+from bus.config import ROOT, Settings
 from bus.core.agreement import Agreement, Grant, GrantedField, Mask
 from bus.core.outcome import VERDICTS
 from bus.engine import agreements
@@ -32,6 +32,15 @@ def test_every_shipped_agreement_is_tested_in_all_it_opens_and_passes() -> None:
     report = testing.run(SETTINGS, [])
     assert report.untested == []
     assert {t.examples.agreement.id: (t.failures, t.lacking) for t in report.tested} == {name: ([], []) for name in AGREED}
+
+
+def test_the_example_in_the_documents_holds(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "agreements.md").read_text(encoding="utf-8")
+    example = text.partition("## Test it")[2].partition("```yaml\n")[2].partition("```")[0]
+    (tmp_path / "example.test.yaml").write_text(example, encoding="utf-8")
+    found = testing.examine(cases.load(tmp_path, AGREED, DATASETS, REGISTER)[0], DATASETS, REGISTER)
+    assert len(found.examples.cases) == 3
+    assert found.failures == []
 
 
 def test_everybody_in_the_shipped_files_is_invented() -> None:
