@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -11,10 +12,12 @@ from typing import Any
 
 import pytest
 from confluent_kafka import IsolationLevel, Producer
+from typer.testing import CliRunner
 
 from bus.avro import varint
 from bus.avro.frame import HEADER_BYTES
 from bus.cli import trial_view
+from bus.cli.main import app
 from bus.core import topics
 from bus.engine import agreements
 from bus.replay.extent import ReplayError
@@ -162,20 +165,31 @@ def test_a_trial_of_what_is_in_force_finds_no_difference_and_of_another_what_is_
     assert card["rows_gained"]["number"] - card["rows_lost"]["number"] == after.rows.count().number - before.rows.count().number
 
 
+def typed(stage: Stage, *arguments: str) -> str:
+    """What `bus agreement try` prints."""
+    done = CliRunner().invoke(app, ["--home", str(stage.settings.home), "agreement", "try", *arguments])
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
 def test_what_a_trial_shows_hides_everybody(recorded: Stage, tmp_path: Path) -> None:
     """No PIN and no name of any row is in what is printed, though the draft grants them in the clear."""
-    trial, _ = trial_of(recorded, births(tmp_path))
-    shown = "\n".join(str(line) for line in trial_view.lines(trial, recorded.datasets)) + str(
-        trial_view.as_json(trial, recorded.datasets)
-    )
-    assert trial.people.count().number > 100
-    assert list(trial_view.examples(trial, recorded.datasets))
-    hidden = set[str]()
-    for record in recorded.records(topics.verified("civil.birth")):
-        row = recorded.decoder.decode(record.value())["after"] or {}
-        hidden |= {str(row[c]) for c in ("child_pin", "child_name", "mother_pin") if row.get(c)}
+    file = str(births(tmp_path))
+    text, document = typed(recorded, file), typed(recorded, file, "--json")
+    told = json.loads(document)
+    events = recorded.decode(recorded.records(topics.verified("civil.birth")))
+    own = ("child_pin", "child_name", "mother_pin", "mother_name", "province_code")
+    given = [e for e in events if e["op"] != "u" or any(e["before"][c] != e["after"][c] for c in own)]
+    assert (told["events"], told["deliveries"]) == (len(events), len(given))
+    assert f"{len(given)} of {len(events)} recorded events" in text
+    assert len(told["examples"]) == len(told["datasets"][0]["by_op"])
+    rows = [e["after"] or e["before"] for e in given]
+    assert told["people"]["number"] == len({r["child_pin"] for r in rows} - {None, ""}) > 50
+    filled = sum(e["after"] is not None and e["after"]["mother_pin"] is not None for e in given)
+    assert told["datasets"][0]["filled"]["mother_pin"] == filled
+    hidden = {str(r[c]) for r in rows for c in ("child_pin", "child_name", "mother_pin", "mother_name") if r[c]}
     assert len(hidden) > 100
-    assert not [text for text in hidden if text in shown]
+    assert not [secret for secret in hidden if secret in text or secret in document]
 
 
 def test_records_of_an_open_transaction_are_neither_read_nor_waited_for(recorded: Stage, tmp_path: Path) -> None:
