@@ -13,6 +13,12 @@ from typing import Any
 from bus.config import ConfigError, Settings
 
 ENDPOINTS = "endpoints.json"
+FIRST_OFFSET = 0
+"""Where a reader of a whole topic begins; if its first records are gone, `READ_WHOLE` has it begin at the first that is there.
+
+Not OFFSET_BEGINNING: librdkafka 2.16 asks the broker what that is only half a second after it was told.
+"""
+READ_WHOLE = {"auto.offset.reset": "earliest"}
 _INFO = 6
 _NOT_TRIED = "Operation not attempted"
 """Of partitions that were asked for together with one that is refused."""

@@ -40,6 +40,10 @@ class Kafka:
     lanes: int = 8
     """Partitions of every pipeline topic; fixed when a cluster is created."""
     replication: int = 1
+    agency_read_bytes_per_second: int = 20_000_000
+    """Most that one agency reads from each broker, as sent (compressed); above it the broker answers later."""
+    agency_request_percent: int = 100
+    """Most of a broker's time for one agency's requests; 100: one thread's."""
 
 
 @dataclass(frozen=True, slots=True)

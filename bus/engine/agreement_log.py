@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from bus import access
 from bus.config import ConfigError, Settings
@@ -124,8 +124,8 @@ def _index(listed: Mapping[str, Agreement]) -> bytes:
 
 def reader(config: Mapping[str, Any]) -> Consumer:
     """A consumer of the topic's committed records from its beginning; it tells when it is at the end."""
-    consumer = Consumer(dict(config) | client.READER | {"group.id": GROUP, "error_cb": client.ignore})
-    consumer.assign([TopicPartition(AGREEMENTS, 0, OFFSET_BEGINNING)])
+    consumer = Consumer(dict(config) | client.READER | access.READ_WHOLE | {"group.id": GROUP, "error_cb": client.ignore})
+    consumer.assign([TopicPartition(AGREEMENTS, 0, access.FIRST_OFFSET)])
     return consumer
 
 

@@ -103,7 +103,7 @@ class Follower:
             "error_cb": client.ignore,
         }
         pack = compile_packer(register, schema_id, settings.engine.max_record_bytes, settings.secret(PERSON_KEY))
-        watch = PositionWatch(Consumer(config | reader), admin, register)
+        watch = PositionWatch(Consumer(config | reader | access.READ_WHOLE), admin, register)
         made = Follower(Consumer(config | reader), watch, writer, pack, register.topic, lanes)
         gc.collect()
         gc.freeze()
@@ -193,7 +193,7 @@ class PositionWatch:
         self._consumer, self._admin = consumer, admin
         self._database, self._table = register.domain.encode(), register.table
         self._streaming = False
-        consumer.assign([TopicPartition(topics.POSITIONS, 0, OFFSET_BEGINNING)])
+        consumer.assign([TopicPartition(topics.POSITIONS, 0, access.FIRST_OFFSET)])
 
     def streaming(self) -> bool:
         """Whether the newest position record read so far says that the register's snapshot is over."""

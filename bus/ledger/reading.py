@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 _BATCH_RECORDS = 5_000
 _POLL_SECONDS = 0.5
@@ -26,13 +26,15 @@ def read(config: Mapping[str, Any], topic: str, stall_seconds: float = 30.0) -> 
             "isolation.level": "read_committed",
             "auto.offset.reset": "error",
             "enable.partition.eof": True,
+            "fetch.wait.max.ms": 50,
             "queued.max.messages.kbytes": 16_384,
             "log_level": 0,  # errors come as exceptions; a coordinator that nobody needs may fail unheard
         }
     )
     try:
-        waiting = {p: end for p, (begin, end) in _ends(consumer, topic).items() if end > begin}
-        consumer.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for p in waiting])
+        spans = {p: span for p, span in _ends(consumer, topic).items() if span[1] > span[0]}
+        waiting = {p: end for p, (_, end) in spans.items()}
+        consumer.assign([TopicPartition(topic, p, begin) for p, (begin, _) in spans.items()])
         deadline = time.monotonic() + stall_seconds
         while waiting:
             messages = consumer.consume(_BATCH_RECORDS, _POLL_SECONDS)

@@ -20,7 +20,7 @@ from bus.core.agreement import Agreement
 from bus.engine import agreement_log, plan
 from bus.engine import agreements as agreement_files
 from bus.engine.agreement_log import Change
-from bus.platform import agencies, cluster, database, declared, ports, presence, processes, secrets
+from bus.platform import agencies, cluster, database, declared, ports, presence, processes, quotas, secrets
 from bus.registry import log, registration
 
 
@@ -114,6 +114,7 @@ def _bring(settings: Settings, files: Files) -> tuple[list[str], list[str]]:
             client, declared.topics_of(datasets, agreements, settings.kafka.lanes), settings.kafka.replication
         )
         cluster.grant(client, declared.rights(datasets, agreements))
+        quotas.bring(client, settings, declared.principals(datasets, agreements))
     registration.ensure(settings, files.subjects)
     return created, users
 

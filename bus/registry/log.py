@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from bus import access
 from bus.avro import catalogue
@@ -42,13 +42,14 @@ def read(config: Mapping[str, Any], timeout_seconds: float = READ_SECONDS) -> Ca
             "group.id": WRITER,
             "enable.auto.commit": False,
             "enable.partition.eof": True,
-            "auto.offset.reset": "error",
+            **access.READ_WHOLE,
+            "log_level": 0,  # errors come as messages; a coordinator that nobody needs may be left unheard
             "isolation.level": "read_committed",
-            "fetch.wait.max.ms": 50,  # the end is told by an empty answer, which the broker holds back for so long
+            "fetch.wait.max.ms": 10,  # the end is told by an empty answer, which the broker holds back for so long
         }
     )
     try:
-        consumer.assign([TopicPartition(SCHEMAS, 0, OFFSET_BEGINNING)])
+        consumer.assign([TopicPartition(SCHEMAS, 0, access.FIRST_OFFSET)])
         return _to_the_end(consumer, time.monotonic() + timeout_seconds)
     finally:
         consumer.close()

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from bus import access, telemetry
 from bus.avro.catalogue import Catalogue, CatalogueError
@@ -32,7 +32,7 @@ TRANSACTION_MS = 10_000
 _POLL_SECONDS = 0.05
 _BATCH = 500
 _ANSWER_SECONDS = 5.0
-_READER = client.READER | {"group.id": "registry", "error_cb": client.ignore}
+_READER = client.READER | access.READ_WHOLE | {"group.id": "registry", "error_cb": client.ignore}
 
 Index = Callable[[bytes | None], None]
 """Takes the index of `bus.agreements`, the names of all agreements, whenever it is written."""
@@ -59,7 +59,7 @@ class Store:
         self._log = telemetry.logger("registry")
         self._seconds = telemetry.histogram("bus_registry_write_seconds")
         self._consumer = Consumer(self._config | _READER)
-        self._consumer.assign([TopicPartition(topic, 0, OFFSET_BEGINNING) for topic in (SCHEMAS, AGREEMENTS)])
+        self._consumer.assign([TopicPartition(topic, 0, access.FIRST_OFFSET) for topic in (SCHEMAS, AGREEMENTS)])
         self._thread = threading.Thread(target=self._follow, name="follow", daemon=True)
 
     def start(self) -> None:

@@ -58,6 +58,7 @@ class Stage:
         self.outputs += [f(d.name) for d in self.datasets.values() for f in (topics.verified, topics.dead)]
         self._made = {d.name: list(self.filling.events(d).changes(300)) for d in self.sources}
         self._numbers: Counter[str] = Counter()
+        self._decoded: dict[tuple[str, int, int], dict[str, Any]] = {}
         self.left: dict[str, dict[tuple[str, int], tuple[int, int]]] = {}
         """What the last look of `drained` found still to do: place -> (come to, end)."""
         inputs = [d.topic for d in self.datasets.values()]
@@ -188,7 +189,14 @@ class Stage:
         self._tape.forward()
 
     def decode(self, records: Iterable[Any]) -> list[dict[str, Any]]:
-        return [self.decoder.decode(r.value()) for r in records]
+        """Each record is decoded once, however often the laws are checked over it."""
+        return [self._decode(r) for r in records]
+
+    def _decode(self, record: Any) -> dict[str, Any]:
+        place = record.topic(), record.partition(), record.offset()
+        if place not in self._decoded:
+            self._decoded[place] = self.decoder.decode(record.value())
+        return self._decoded[place]
 
     def dataset_of(self, value: bytes) -> str:
         """Of a delivery, by the name of its schema."""
