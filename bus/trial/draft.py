@@ -175,18 +175,27 @@ def try_draft(
     trial = Trial(draft, _in_force(connection, draft.id), draft.in_force(int(now.timestamp() * 1000)), since)
     run = _Run(settings, grounds, trial, found, deliver)
     admin = AdminClient(connection)
-    consumer = Consumer(consumer_config(connection) | {"group.id": PRINCIPAL})
     try:
         for name in run.datasets():
-            extent = resolve(admin, consumer, topics.verified(name), begin, _NOW)
-            run.read(name, Reader(consumer, extent, time.monotonic), extent, tick)
+            with _consumer(connection) as consumer:
+                extent = resolve(admin, consumer, topics.verified(name), begin, _NOW)
+                run.read(name, Reader(consumer, extent, time.monotonic), extent, tick)
     except KafkaException as error:
         raise ReplayError(f"Kafka does not answer: {error.args[0].str()}; is the broker up? (`bus status`)") from None
     finally:
-        consumer.close()
         run.replica.close()
     trial.seconds = time.monotonic() - began
     return trial
+
+
+@contextmanager
+def _consumer(connection: Mapping[str, Any]) -> Iterator[Consumer]:
+    """One for each topic: one that is assigned anew waits most of a second before it fetches (librdkafka 2.16)."""
+    consumer = Consumer(consumer_config(connection) | {"group.id": PRINCIPAL})
+    try:
+        yield consumer
+    finally:
+        consumer.close()
 
 
 def _in_force(connection: Mapping[str, Any], name: str) -> Agreement | None:

@@ -76,7 +76,7 @@ def noise(data: st.DataObject, rows: st.SearchStrategy[Row], columns: list[str],
 
 
 @given(st.data(), stages())
-@settings(max_examples=150)
+@settings(max_examples=60)
 def test_worlds_that_differ_in_what_an_agreement_hides_give_it_the_same_stream(data: st.DataObject, stage: Stage) -> None:
     """Record for record, over several events: rows with anything else in every hidden column, before and after; people with
     anything else in the register; and beside them updates of nothing but hidden columns. By the kernel and by Python."""
@@ -102,7 +102,7 @@ def test_worlds_that_differ_in_what_an_agreement_hides_give_it_the_same_stream(d
 
 
 @given(st.data(), stages())
-@settings(max_examples=50)
+@settings(max_examples=30)
 def test_what_is_not_hidden_shows(data: st.DataObject, stage: Stage) -> None:
     """Else the law above would hold of plans that deliver nothing: a create that differs in a granted plain column differs."""
     dataset = stage.world.dataset

@@ -84,7 +84,7 @@ def recorded(stage: Stage) -> Stage:
     """Some thousands of verified events, at rest, and some that were never committed behind them."""
     stage.start("engine-0")
     stage.until("lanes", lambda: owns(stage, "engine-0", 4))
-    stage.feed(3_000)
+    stage.feed(2_000)
     stage.until("the end of the inputs", stage.drained)
     stage.look()
     return stage
