@@ -6,6 +6,7 @@ kafka-python has the requests, but its admin client no method for them.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -17,13 +18,21 @@ from bus.config import ConfigError, Settings
 _ANY_NAME = 2
 """Of DescribeClientQuotas: every user that has quotas of its own."""
 _OURS = "agency-"
+_LEAST_BYTES_PER_SECOND = 1_000_000
+"""A broker measures over ten seconds, and keeps back for ever a batch that alone is more than that: 8.4 MB are the most."""
+_VISIBLE_SECONDS = 20.0
 
 Quotas = Mapping[str, float]
 """Kafka's name of a quota -> its value for each broker."""
 
 
 def wanted(settings: Settings, principals: Collection[str]) -> dict[str, Quotas]:
-    """Principal -> its quotas. Only agencies have any: the bus's own processes bound themselves."""
+    """Principal -> its quotas. Only agencies have any: the bus's own processes bound themselves. Raises ConfigError."""
+    if settings.kafka.agency_read_bytes_per_second < _LEAST_BYTES_PER_SECOND:
+        raise ConfigError(
+            f"kafka.agency_read_bytes_per_second is {settings.kafka.agency_read_bytes_per_second}; with less than "
+            f"{_LEAST_BYTES_PER_SECOND} an agency might never get a large batch: set it to that or more"
+        )
     each = {
         "consumer_byte_rate": float(settings.kafka.agency_read_bytes_per_second),
         "request_percentage": float(settings.kafka.agency_request_percent),
@@ -51,7 +60,17 @@ def bring(client: KafkaAdminClient, settings: Settings, principals: Collection[s
     answer = _ask(client, AlterClientQuotasRequest(entries=entries, validate_only=False))
     if refused := {e.entity[0].entity_name: e.error_message for e in answer.entries if e.error_code}:
         raise ConfigError(f"the cluster refused quotas: {refused}; has the administrator the right to alter them?")
+    _until_visible(client, needed)
     return changed
+
+
+def _until_visible(client: KafkaAdminClient, needed: Mapping[str, Quotas]) -> None:
+    """A broker applies quotas a moment after the controller has taken them."""
+    deadline = time.monotonic() + _VISIBLE_SECONDS
+    while found(client) != needed:
+        if time.monotonic() > deadline:
+            raise ConfigError(f"the cluster took the quotas but does not show them after {_VISIBLE_SECONDS:.0f} s")
+        time.sleep(0.02)
 
 
 def _entry(name: str, there: Quotas, needed: Quotas) -> AlterClientQuotasRequest.EntryData:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import shutil
 import socket
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -21,7 +23,7 @@ from bus import access, config, platform
 from bus.config import ConfigError, Settings
 from bus.core import topics
 from bus.ledger import rest
-from bus.platform import cluster, declared, java, ports, processes, roster, secrets, sources
+from bus.platform import cluster, declared, java, ports, processes, quotas, roster, secrets, sources
 from bus.platform.database import connect
 from bus.platform.declared import Right
 
@@ -48,6 +50,52 @@ def test_a_right_that_is_no_longer_declared_is_taken_away(bus_home: Settings) ->
     with cluster.admin(bus_home) as client:
         assert cluster.grant(client, rights | {revoked}) == (1, 0)
         assert cluster.grant(client, rights) == (0, 1)
+
+
+def test_an_agency_that_reads_too_fast_is_slowed_down_and_loses_nothing_and_no_other_is(bus_home: Settings) -> None:
+    found = platform.declare(bus_home)
+    names = declared.principals(found.datasets, found.agreements)
+    slow, other = (topics.agency(a) for a in ("tax.taxpayers", "statistics.indicators"))
+    producer = Producer(access.confluent(bus_home, "admin"))
+    for _ in range(215):
+        for topic in (slow, other):
+            producer.produce(topic, b"x" * 50_000, partition=0)
+    producer.flush(WAIT_SECONDS)
+    strict = replace(bus_home, kafka=replace(bus_home.kafka, agency_read_bytes_per_second=1_000_000))
+    try:
+        with cluster.admin(bus_home) as client:
+            assert quotas.bring(client, strict, [n for n in names if n == "agency-tax"]) == sorted(quotas.wanted(strict, names))
+            assert quotas.bring(client, strict, ["agency-tax"]) == []
+            assert quotas.found(client) == quotas.wanted(strict, ["agency-tax"]), "of nobody else"
+        assert read_all(bus_home, "agency-tax", slow) > 0
+        assert read_all(bus_home, "agency-statistics", other) == 0
+        with pytest.raises(ConfigError, match="an agency might never get a large batch"):
+            quotas.wanted(replace(bus_home, kafka=replace(bus_home.kafka, agency_read_bytes_per_second=999_999)), names)
+    finally:
+        with cluster.admin(bus_home) as client:
+            quotas.bring(client, bus_home, names)
+
+
+def read_all(settings: Settings, principal: str, topic: str) -> float:
+    """Reads lane 0 of a topic to its end in small answers; the longest wait that was imposed, in seconds."""
+    waits = [0.0]
+    consumer = Consumer(
+        access.confluent(settings, principal)
+        | {"group.id": principal, "enable.auto.commit": False, "isolation.level": "read_committed", "fetch.max.bytes": 2_000_000}
+        | {"message.max.bytes": 2_000_000, "throttle_cb": lambda event: waits.append(event.throttle_time)}
+    )
+    try:
+        first, end = consumer.get_watermark_offsets(TopicPartition(topic, 0), WAIT_SECONDS)
+        consumer.assign([TopicPartition(topic, 0, first)])
+        deadline = time.monotonic() + WAIT_SECONDS
+        count = 0
+        while count < end - first:
+            assert time.monotonic() < deadline, f"{count} of {end - first} read"
+            count += len(consumer.consume(100, 0.2))
+        consumer.poll(0)
+    finally:
+        consumer.close()
+    return max(waits)
 
 
 def test_a_user_that_is_no_longer_declared_is_shut_out_and_may_come_back_and_no_other_notices(bus_home: Settings) -> None:
