@@ -27,7 +27,7 @@ def as_json(trial: Trial, datasets: Mapping[str, Dataset]) -> dict[str, Any]:
         "in_force_now": trial.in_force_now,
         "since": trial.since,
         "seconds": round(trial.seconds, 3),
-        "events": trial.events.total(),
+        "events": sum(trial.events[name] for name in trial.sums),
         "deliveries": sum(s.outcomes[DELIVERED] for s in trial.sums.values()),
         "people": _number(trial.people.count()),
         "datasets": [_dataset(trial, name) for name in trial.sums],

@@ -90,7 +90,7 @@ def _file(path: Path, check: Checker, document: Item, agreements: Mapping[str, A
         if name:
             check.unknown(entries["agreement"].line, "agreement", name, agreements)
         return None
-    people = tuple(_row(check, item, check.register, None) for item in _items(entries.get("people")))
+    people = _people(check, _items(entries.get("people")))
     rows: dict[str, Row] = {}
     for dataset, line, item in entries["rows"].named() if "rows" in entries else ():
         if dataset not in check.datasets:
@@ -103,6 +103,20 @@ def _file(path: Path, check: Checker, document: Item, agreements: Mapping[str, A
     reader = _Cases(check, agreements[name], rows)
     cases = [reader.read(item) for item in listed]
     return Examples(path, agreements[name], people, tuple(c for c in cases if c is not None))
+
+
+def _people(check: Checker, items: tuple[Item, ...]) -> tuple[Row, ...]:
+    """The register's records. Each has a PIN of its own."""
+    pin = check.register.people[0].pin
+    found: dict[str, Row] = {}
+    for item in items:
+        person = _row(check, item, check.register, None)
+        if not person[pin]:
+            check.wrong(item.line, f"a person without {pin!r}", f"say '{pin}: …', invented, in quotes")
+        elif person[pin] in found:
+            check.wrong(item.line, f"a second person with this {pin!r}", "the register has one record of each")
+        found[person[pin]] = person
+    return tuple(found.values())
 
 
 def _items(item: Item | None) -> tuple[Item, ...]:

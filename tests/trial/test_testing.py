@@ -210,6 +210,8 @@ def test_an_update_that_no_capture_makes_is_told_as_refused(home: Path) -> None:
         ("  - case: elsewhere", "  - case: ''", 14, "'case' must be text", "write 'case: …'"),
         ("cases:", "casus:", 6, "unknown key in a test file 'casus'", "did you mean 'cases'?"),
         ("op: c\n      verdict", "op: w\n      verdict", 11, "a delivery 'w' has no values", "leave 'data' out"),
+        ('pin: "000000000001", full_name', "full_name", 3, "a person without 'pin'", "invented"),
+        ("\nrows:", '\n  - {pin: "000000000001"}\nrows:', 4, "a second person with this 'pin'", "one record"),
         ("{pseudonym: ", "{pseudo: ", 13, "'owner_pin' is a pseudonym", "with what is hidden"),
         ("share: 1}\n  -", "sharing: 1}\n  -", 13, "unknown field that archive.land gets", "did you mean 'share'?"),
     ],
