@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+GIVER = "giver"
+"""The party that gives: the authority that runs the bus. The other one is the receiving agency."""
+
 
 class Mask(Enum):
     """What becomes of a granted field on its way out. A field that is not granted is never read at all."""
@@ -26,6 +29,38 @@ class GrantedField:
     mask: Mask = Mask.PLAIN
 
 
+class Way(Enum):
+    """How deliveries reach the agency. They stand in its topic in any case."""
+
+    TOPIC = "topic"
+    """It reads the topic itself, as a user of Kafka."""
+    FEED = "feed"
+    """It asks for them over HTTP."""
+    WEBHOOK = "webhook"
+    """They are sent to an address of its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """`url`: where to, of a webhook; else empty."""
+
+    way: Way = Way.TOPIC
+    url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What both parties agree on for people to keep; nothing here changes what flows."""
+
+    procedure: str = ""
+    """Code of the administrative procedure (thủ tục hành chính) that needs the data."""
+    officer_role: str = ""
+    """The office that answers for their use, never a name."""
+    data_life: str = ""
+    """How long the agency may keep what it gets: an ISO 8601 duration of years, months or days."""
+    contacts: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Grant:
     """What an agreement opens of one dataset."""
@@ -37,6 +72,8 @@ class Grant:
     verdicts: tuple[str, ...] = ()
     """Verdicts that pass; empty: any."""
     share_verdict: bool = False
+    sensitive_basis: tuple[tuple[str, str], ...] = ()
+    """(sensitive field, the law that opens it to this agency), in the order of the names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +91,8 @@ class Agreement:
     """SHA-256 (32 bytes) of the canonical form."""
     past: bool = False
     """Switched on, it is given what was verified before; else it begins with what comes."""
+    delivery: Delivery = Delivery()
+    terms: Terms = Terms()
 
     def in_force(self, now_ms: int) -> bool:
         return self.valid_from_ms <= now_ms and (self.valid_until_ms is None or now_ms < self.valid_until_ms)

@@ -18,12 +18,21 @@ from typing import Any
 
 from bus.avro.dataset import Dataset, register_of
 from bus.config import Settings
-from bus.core.agreement import Agreement, Grant, GrantedField, Mask
+from bus.core.agreement import GIVER, Agreement, Delivery, Grant, GrantedField, Mask, Terms
 from bus.engine import yaml_lines
 from bus.engine.grants import Checker, ReadGrant, read_grant
+from bus.engine.terms import (
+    TERMS_KEYS,
+    delivery_content,
+    parsed_delivery,
+    parsed_terms,
+    read_delivery,
+    read_terms,
+    terms_content,
+)
 from bus.engine.yaml_lines import Item, Problem
 
-_KEYS = ("agency", "name", "purpose", "legal_basis", "valid_from", "valid_until", "past", "datasets")
+_KEYS = ("agency", "name", "purpose", "legal_basis", "valid_from", "valid_until", "past", "delivery", *TERMS_KEYS, "datasets")
 _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _MAX_NAME_CHARS = 60
 _ID_PARTS = 2
@@ -97,19 +106,24 @@ def canonical(agreement: Agreement) -> bytes:
         "valid_from_ms": agreement.valid_from_ms,
         "valid_until_ms": agreement.valid_until_ms,
     }
-    if agreement.past:  # absent where there is none, so that the hashes of older agreements stay what they are
+    if agreement.past:  # this and what follows: absent where there is none, so that the hashes of older agreements stay
         content["past"] = "all"
+    if agreement.delivery != Delivery():
+        content["delivery"] = delivery_content(agreement.delivery)
+    if agreement.terms != Terms():
+        content["terms"] = terms_content(agreement.terms)
     return json.dumps(content, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("utf-8")
 
 
 def _grant_content(grant: Grant) -> dict[str, object]:
-    return {
+    content: dict[str, object] = {
         "dataset": grant.dataset,
         "fields": [{"mask": f.mask.value, "name": f.name} for f in grant.fields],
         "share_verdict": grant.share_verdict,
         "verdicts": list(grant.verdicts),
         "where": {column: list(values) for column, values in grant.where},
     }
+    return content | ({"sensitive_basis": dict(grant.sensitive_basis)} if grant.sensitive_basis else {})
 
 
 def grant_hash(agreement: Agreement) -> bytes:
@@ -125,7 +139,9 @@ def parse(value: bytes) -> Agreement:
         grants = tuple(_parsed_grant(g) for g in found["grants"])
         name, agency, purpose, basis = (str(found[key]) for key in ("id", "agency", "purpose", "legal_basis"))
         begins, ends = found["valid_from_ms"], found["valid_until_ms"]
-        made = _hashed(Agreement(name, agency, purpose, basis, grants, begins, ends, b"", past == "all"))
+        delivery = parsed_delivery(found["delivery"]) if "delivery" in found else Delivery()
+        terms = parsed_terms(found.get("terms", {}))
+        made = _hashed(Agreement(name, agency, purpose, basis, grants, begins, ends, b"", past == "all", delivery, terms))
         same = canonical(made) == value
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ValueError("not an agreement") from None
@@ -142,7 +158,8 @@ def parse(value: bytes) -> Agreement:
 def _parsed_grant(found: Any) -> Grant:
     fields = tuple(GrantedField(str(f["name"]), Mask(f["mask"])) for f in found["fields"])
     where = tuple((str(column), tuple(map(str, values))) for column, values in found["where"].items())
-    return Grant(str(found["dataset"]), fields, where, tuple(map(str, found["verdicts"])), found["share_verdict"] is True)
+    basis = tuple((str(name), str(law)) for name, law in sorted(found.get("sensitive_basis", {}).items()))
+    return Grant(str(found["dataset"]), fields, where, tuple(map(str, found["verdicts"])), found["share_verdict"] is True, basis)
 
 
 def _is_time(number: object) -> bool:
@@ -158,6 +175,8 @@ def _agreement(check: Checker, document: Item) -> Agreement | None:
     before = len(check.problems)
     entries = check.keys(document, _KEYS, "an agreement")
     agency = _name(check, entries.get("agency"), "agency", document)
+    if agency == GIVER:
+        check.wrong(entries["agency"].line, f"{GIVER!r} is the party that gives", "name the agency that receives")
     name = _name(check, entries.get("name"), "name", document)
     purpose = check.text(entries.get("purpose"), "purpose", document)
     legal_basis = (entries["legal_basis"].text or "").strip() if "legal_basis" in entries else ""
@@ -170,9 +189,12 @@ def _agreement(check: Checker, document: Item) -> Agreement | None:
     past = _past(check, entries.get("past"))
     grants = _grants(check, entries.get("datasets"), document)
     _check_basis(check, grants, legal_basis)
+    delivery = read_delivery(check, entries.get("delivery"))
+    terms = read_terms(check, entries, document)
     if len(check.problems) > before or begins is None:
         return None
-    made = Agreement(f"{agency}.{name}", agency, purpose, legal_basis, tuple(g.grant for g in grants), begins, ends, b"", past)
+    opened = tuple(g.grant for g in grants)
+    made = Agreement(f"{agency}.{name}", agency, purpose, legal_basis, opened, begins, ends, b"", past, delivery, terms)
     return _hashed(made)
 
 

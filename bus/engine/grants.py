@@ -13,10 +13,11 @@ from bus.core.outcome import VERDICTS
 from bus.engine.yaml_lines import Item, Problem
 
 REGISTER_PREFIX = "register."
-_GRANT_KEYS = ("dataset", "where", "verdicts", "share_verdict", "fields")
+_GRANT_KEYS = ("dataset", "where", "verdicts", "share_verdict", "fields", "sensitive_basis")
 _MASKS = tuple(m.value for m in Mask)
 _MASKABLE = {Mask.YEAR: ("date", "string"), Mask.LAST4: ("string",), Mask.PSEUDONYM: ("string",)}
 _FILTERABLE = ("string", "int", "long", "boolean")
+_BITS = {"int": 31, "long": 63}
 
 
 @dataclass(slots=True)
@@ -88,9 +89,10 @@ def read_grant(check: Checker, item: Item) -> ReadGrant | None:
             check.unknown(entries["dataset"].line, "dataset", name, check.datasets)
         return None
     fields, personal = _fields(check, entries.get("fields"), dataset, item)
+    basis = _sensitive_basis(check, entries.get("sensitive_basis"), entries.get("fields"), dataset)
     verdicts = _verdicts(check, entries.get("verdicts"), dataset)
     share = _share(check, entries.get("share_verdict"), dataset)
-    grant = Grant(name, fields, _where(check, entries.get("where"), dataset), verdicts, share)
+    grant = Grant(name, fields, _where(check, entries.get("where"), dataset), verdicts, share, basis)
     return ReadGrant(grant, personal)
 
 
@@ -114,6 +116,32 @@ def _fields(
         if kind and (personal is None or (kind == "sensitive" and personal[1] != "sensitive")):
             personal = (field.name, kind, entry.line)
     return tuple(granted.values()), personal
+
+
+def _sensitive_basis(check: Checker, item: Item | None, fields: Item | None, dataset: Dataset) -> tuple[tuple[str, str], ...]:
+    """(field, law) for each sensitive field that is granted, and for no other."""
+    granted = {}
+    for entry in (fields.items if fields else None) or ():
+        name = entry.text or (entry.entries[0][0] if entry.entries else "")
+        if _column(name, dataset, check.register)[1] == "sensitive":
+            granted[name] = entry.line
+    basis: dict[str, str] = {}
+    for name, line, law in item.named() if item is not None else ():
+        if name in granted:
+            basis[name] = check.text(law, name, law)
+        else:
+            check.unknown(line, "sensitive field of this grant", name, granted)
+    if item is not None and item.entries is None:
+        check.wrong(
+            item.line, f"'sensitive_basis' must be a mapping, found {item.kind()}", "write 'field: the law that opens it'"
+        )
+    for name in granted.keys() - basis.keys():
+        check.wrong(
+            granted[name],
+            f"{name!r} is sensitive personal data without a legal basis of its own",
+            f"add '{name}: the law that opens it' under 'sensitive_basis:'",
+        )
+    return tuple(sorted(basis.items()))
 
 
 def _field(check: Checker, entry: Item, dataset: Dataset) -> GrantedField | None:
@@ -198,7 +226,17 @@ def _where(check: Checker, item: Item | None, dataset: Dataset) -> tuple[tuple[s
 def _fits(text: str, kind: str) -> bool:
     if kind == "boolean":
         return text in ("true", "false")
-    return kind == "string" or (text.removeprefix("-").isascii() and text.removeprefix("-").isdigit() and str(int(text)) == text)
+    if kind == "string":
+        return True
+    digits = text.removeprefix("-")
+    bits = _BITS[kind]
+    return (
+        len(text) <= 20
+        and digits.isascii()
+        and digits.isdigit()
+        and str(int(text)) == text
+        and -(1 << bits) <= int(text) < 1 << bits
+    )
 
 
 def _verdicts(check: Checker, item: Item | None, dataset: Dataset) -> tuple[str, ...]:

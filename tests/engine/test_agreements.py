@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from bus.avro import dataset
 from bus.config import Settings
-from bus.core.agreement import Agreement, Grant, GrantedField, Mask
+from bus.core.agreement import Agreement, Delivery, Grant, GrantedField, Mask, Terms, Way
 from bus.engine import agreements
 from bus.engine.agreements import AgreementError
 
@@ -120,7 +120,68 @@ def test_the_register_enriches_only_what_is_looked_up_in_it(rows: str, tmp_path:
 
 def test_a_sensitive_field_is_named_before_a_basic_one(tmp_path: Path) -> None:
     text = GOOD.replace("legal_basis: Decree 278/2025/ND-CP\n", "").replace("acquired_on: year", "restricted")
-    assert [(line, "'restricted' is sensitive" in why) for line, why, _ in problems(tmp_path, text)] == [(13, True)]
+    text = text.replace("    fields:", "    sensitive_basis: {restricted: Land Law 31/2024/QH15}\n    fields:")
+    assert [(line, "'restricted' is sensitive" in why) for line, why, _ in problems(tmp_path, text)] == [(14, True)]
+
+
+def test_a_sensitive_field_needs_a_law_of_its_own_and_no_other_field_has_one(tmp_path: Path) -> None:
+    bare = GOOD.replace("acquired_on: year", "restricted")
+    assert [(line, why) for line, why, _ in problems(tmp_path, bare)] == [
+        (14, "'restricted' is sensitive personal data without a legal basis of its own")
+    ]
+    based = bare.replace("    fields:", "    sensitive_basis: {restricted: Land Law 31/2024/QH15}\n    fields:")
+    found = load(tmp_path, sample=based)["tax.owners"]
+    assert found.grants[0].sensitive_basis == (("restricted", "Land Law 31/2024/QH15"),)
+    assert agreements.parse(agreements.canonical(found)) == found
+    other = GOOD.replace("    fields:", "    sensitive_basis: {owner_pin: Land Law 31/2024/QH15}\n    fields:")
+    assert "unknown sensitive field of this grant 'owner_pin'" in problems(tmp_path, other)[0][1]
+
+
+WAYS = {
+    "topic": Delivery(),
+    "feed": Delivery(Way.FEED),
+    "{webhook: 'https://tax.example/events?v=1'}": Delivery(Way.WEBHOOK, "https://tax.example/events?v=1"),
+    "{webhook: http://127.0.0.1:8080/}": Delivery(Way.WEBHOOK, "http://127.0.0.1:8080/"),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_delivery_and_terms_are_read_and_signed_for(tmp_path: Path, way: str) -> None:
+    terms = "procedure: 1.004873\nofficer_role: Head of the land tax division\ndata_life: P5Y6M\ncontacts: [land@tax.example]\n"
+    found = load(tmp_path, a=f"{terms}delivery: {way}\n{GOOD}")["tax.owners"]
+    assert found.delivery == WAYS[way]
+    assert found.terms == Terms("1.004873", "Head of the land tax division", "P5Y6M", ("land@tax.example",))
+    assert agreements.parse(agreements.canonical(found)) == found
+    assert found.grant_hash != load(tmp_path, a=GOOD)["tax.owners"].grant_hash
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("delivery: kafka", "must be topic, feed or a webhook"),
+        ("delivery: {webhook: 'http://tax.example/'}", "is not https"),
+        ("delivery: {webhook: 'https://user:pass@tax.example/'}", "holds a user or password"),
+        ("delivery: {webhook: 'https://tax.example/#a'}", "has a fragment"),
+        ("delivery: {webhook: 'https://thuế.example/'}", "is not a URL of ASCII letters"),
+        ("delivery: {webhook: 'https://[::1/'}", "is not a URL"),
+        ("delivery: {webhook: 'https:///events'}", "is not a URL of ASCII letters with a host"),
+        ("delivery: {hook: 'https://tax.example/'}", "unknown key in 'delivery'"),
+        ("data_life: five years", "is not a duration"),
+        ("data_life: P", "is not a duration"),
+        ("contacts: []", "an empty list"),
+        ("officer_role: ''", "must be text"),
+    ],
+)
+def test_wrong_delivery_and_terms_are_named_with_their_line(tmp_path: Path, line: str, reason: str) -> None:
+    found = problems(tmp_path, f"{line}\n{GOOD}")
+    assert any(at == 1 and reason in why for at, why, _ in found), found
+
+
+def test_a_number_that_no_column_of_its_type_holds_is_a_filter_that_never_holds(tmp_path: Path) -> None:
+    for text in ("2147483648", "-2147483649", "9" * 40):
+        found = problems(tmp_path, GOOD.replace('{province_code: "79"}', f'{{owner_no: "{text}"}}'))
+        assert "can never equal 'owner_no'" in found[0][1]
+    load(tmp_path, sample=GOOD.replace('{province_code: "79"}', '{owner_no: "-2147483648"}'))
 
 
 def test_data_of_no_person_need_no_legal_basis(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 The grant hash too: SHA-256 of the agreement as canonical JSON (RFC 8785: sorted keys, nothing between them, UTF-8), instants in
 Unix milliseconds, verdicts and the values of a row filter in order, the purpose and the legal basis as text without the
-blanks around it, `past` only where it is asked for.
+blanks around it; `past`, `delivery`, terms and bases of sensitive fields only where they are written.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def _agreement(text: dict[str, Any]) -> Agreement:
     until = text.get("valid_until")
     grants = tuple(_grant(g) for g in text["datasets"])
     name, begins, ends = f"{text['agency']}.{text['name']}", _ms(text["valid_from"]), _ms(until) if until else None
-    content = {
+    content: dict[str, Any] = {
         "id": name,
         "agency": text["agency"],
         "purpose": text["purpose"].strip(),
@@ -42,6 +42,13 @@ def _agreement(text: dict[str, Any]) -> Agreement:
     }
     if text.get("past") == "all":
         content["past"] = "all"
+    if text.get("delivery", "topic") != "topic":
+        content["delivery"] = text["delivery"]
+    terms = {key: text[key] for key in ("procedure", "officer_role", "data_life", "contacts") if key in text}
+    if terms:
+        content["terms"] = terms
+    for plain, made in zip(text["datasets"], content["grants"], strict=True):
+        made.update({"sensitive_basis": plain["sensitive_basis"]} if "sensitive_basis" in plain else {})
     canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return Agreement(name, text["agency"], grants, begins, ends, hashlib.sha256(canonical.encode()).digest())
 
