@@ -10,7 +10,7 @@ MAKEFLAGS += --no-print-directory
 VENV := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo bench bench-growth test lint dev soak strength failpoints planted chaos check-python fuzz interop contracts-interop verdicts
+.PHONY: help setup demo bench bench-growth test lint dev soak strength failpoints planted chaos check-python fuzz interop contracts-interop verdicts decisions
 
 help:
 	@echo 'make setup   make .venv: then .venv/bin/bus is ready'
@@ -26,6 +26,7 @@ help:
 	@echo 'make chaos   everything at random goes wrong under load: MINUTES=5, SEED=7 to have the same again'
 	@echo 'make failpoints  kill -9 at every step of the engine and of capture, for the 1st, 2nd and 3rd time'
 	@echo 'make verdicts    our verdicts on schemas beside those of Apache Avro for Java, over random pairs; ARGS="-s" shows how many of what'
+	@echo 'make decisions   the engine beside the oracle, which shares no code with it, over 100,000 random events and agreements; SEED=1'
 	@echo 'make contracts-interop  documents and clients of agencies before the official parser, Node, Java and kcat'
 	@echo 'make planted     the engine and capture with one bug after the other, and which check found it'
 
@@ -79,5 +80,9 @@ planted: dev
 
 verdicts: dev
 	LT_VERDICTS=20000 $(VENV)/python -m pytest -q --numprocesses 0 tests/contracts/test_java.py $(ARGS)
+
+decisions: dev
+	LT_PAIRS=100000 SEED=$(SEED) $(VENV)/python -m pytest -q -s --numprocesses 0 tests/engine/test_oracle_agrees.py $(ARGS)
+
 contracts-interop: dev
 	LT_INTEROP=1 $(VENV)/python -m pytest -q --numprocesses 0 tests/subscription $(ARGS)

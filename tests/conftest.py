@@ -40,6 +40,7 @@ _SERVERS = {
     "tests/engine/test_feed": "engine",
     "tests/engine/test_dead_letters": "engine",
     "tests/engine/test_failpoints": "engine",
+    "tests/engine/test_trial": "engine",
     "tests/chaos/test_planted": "planted bugs",
     "tests/capture": "capture",
     "tests/platform/test_servers": "home",

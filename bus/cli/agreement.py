@@ -6,9 +6,10 @@ from typing import Annotated
 
 import typer
 
-from bus.cli import frame
+from bus.cli import agreement_trial, frame
 
 app = typer.Typer(no_args_is_help=True)
+agreement_trial.add_to(app)
 
 
 @app.callback()

@@ -57,18 +57,18 @@ def as_text(record: Record) -> str:
     lines += [f"  {name}: {value}" for name, value in record["headers"].items()]
     if record["value"] is None:
         return "\n".join([*lines, "  (no value)"])
-    found = list(_flat("", record["value"]))
+    found = list(flat("", record["value"]))
     width = max((len(path) for path, _ in found), default=0)
     return "\n".join([*lines, *(f"  {path:<{width}}  {value}" for path, value in found)])
 
 
-def _flat(path: str, value: Any) -> Iterator[tuple[str, str]]:
+def flat(path: str, value: Any) -> Iterator[tuple[str, str]]:
     if isinstance(value, dict) and value:
         for name, item in value.items():
-            yield from _flat(f"{path}.{name}" if path else str(name), item)
+            yield from flat(f"{path}.{name}" if path else str(name), item)
     elif isinstance(value, list) and value:
         for place, item in enumerate(value):
-            yield from _flat(f"{path}[{place}]", item)
+            yield from flat(f"{path}[{place}]", item)
     else:
         yield path, value if isinstance(value, str) else json.dumps(value)
 

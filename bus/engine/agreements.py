@@ -13,6 +13,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from bus.avro.dataset import Dataset, register_of
@@ -36,6 +37,8 @@ _NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _MAX_NAME_CHARS = 60
 _ID_PARTS = 2
 _PASTS = ("none", "all")
+TEST_SUFFIX = ".test.yaml"
+"""How the name of a file ends that says what an agreement must do (bus.trial), and is none itself."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -63,7 +66,7 @@ def load(settings: Settings, datasets: Mapping[str, Dataset]) -> dict[str, Agree
     )
     register = register_of(dict(datasets))
     found: dict[str, tuple[Agreement, str]] = {}
-    for path in sorted(root.glob("*.yaml")):
+    for path in sorted(p for p in root.glob("*.yaml") if not p.name.endswith(TEST_SUFFIX)):
         document = yaml_lines.read(path, problems)
         agreement = _agreement(Checker(str(path), datasets, register, problems), document) if document else None
         if agreement is None:
@@ -76,6 +79,17 @@ def load(settings: Settings, datasets: Mapping[str, Dataset]) -> dict[str, Agree
     if problems:
         raise AgreementError(problems)
     return {name: found[name][0] for name in sorted(found)}
+
+
+def read(path: Path, datasets: Mapping[str, Dataset]) -> Agreement:
+    """The agreement of one file, wherever it lies. Raises AgreementError with every problem of it."""
+    problems: list[Problem] = []
+    document = yaml_lines.read(path, problems)
+    check = Checker(str(path), datasets, register_of(dict(datasets)), problems)
+    made = _agreement(check, document) if document else None
+    if made is None or problems:
+        raise AgreementError(problems)
+    return made
 
 
 def canonical(agreement: Agreement) -> bytes:

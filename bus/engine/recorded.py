@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import fastavro
@@ -43,6 +44,18 @@ class Register:
         return self.subject if key == self.key else self.now(key)
 
 
+@dataclass(frozen=True, slots=True)
+class Read:
+    """One verified event, taken apart."""
+
+    change: bytes
+    """The change event, without a frame."""
+    verification: list[dict[str, Any]]
+    decisions: list[dict[str, Any]]
+    person: bytes
+    """The subject's record, as the union that it is."""
+
+
 class Recorded:
     """Verified events of one dataset for one agreement. `plan`: of that agreement alone, made by `Grounds.recorded`."""
 
@@ -61,18 +74,26 @@ class Recorded:
 
         Counts on at `seqs[place]`. Raises Malformed for what is no verified event of the schema in use.
         """
+        read = self.read(value)
+        if any(d["agreement"] == self._agreement and d["outcome"] != _NOT_IN_FORCE for d in read.decisions):
+            return "", None
+        return self.decide(read, key, now, seqs, place)
+
+    def read(self, value: bytes) -> Read:
+        """Raises Malformed for what is no verified event of the schema in use."""
         if value[:HEADER_BYTES] != self._header:
             raise frame.Malformed(DeadCode.UNKNOWN_SCHEMA)
         end = self._end(value)
         rest = io.BytesIO(value[end:])
         found: Any = fastavro.schemaless_reader(rest, self._found, None)
-        if any(d["agreement"] == self._agreement and d["outcome"] != _NOT_IN_FORCE for d in found["decisions"]):
-            return "", None
-        person = value[end + rest.tell() :]
-        verdict = max((VERDICTS.index(v["status"]) for v in found["verification"]), default=-1)
+        return Read(value[HEADER_BYTES:end], found["verification"], found["decisions"], value[end + rest.tell() :])
+
+    def decide(self, read: Read, key: bytes, now: PersonOf, seqs: list[int], place: int) -> tuple[str, Record | None]:
+        """As `treat`, whatever was decided when the event came."""
+        verdict = max((VERDICTS.index(v["status"]) for v in read.verification), default=-1)
         count, out = [seqs[place]], list[Record]()
-        about = Register(key, self._person(person), verdict, now)
-        tally = self._plan.handle(self._change + value[HEADER_BYTES:end], key, about, count, (True,), out)
+        about = Register(key, self._person(read.person), verdict, now)
+        tally = self._plan.handle(self._change + read.change, key, about, count, (True,), out)
         seqs[place] = count[0]
         outcome = OUTCOMES[tally[1]]
         return outcome, out[0] if outcome == Outcome.DELIVERED.value else None

@@ -8,7 +8,7 @@ import shutil
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,9 @@ from bus.engine import agreement_log, agreements
 from bus.engine.agreement_log import INDEX, Reading, Said
 from bus.engine.client import Stop
 from bus.engine.worker import Worker
+from bus.signatures import keys, statement
+from bus.signatures import log as signatures
+from bus.signatures.statement import Act, Statement
 from tests.engine.feeding import feeding
 from tests.engine.stage import Stage, digest
 from tests.engine.strength.matrix import only_soak
@@ -116,6 +119,17 @@ def write(stage: Stage, records: dict[bytes, bytes | None]) -> None:
     assert producer.flush(30) == 0
 
 
+def sign(stage: Stage, values: Iterable[bytes | None]) -> None:
+    """For both parties, with the keys of this home."""
+    listed = [agreements.parse(value) for value in values if value is not None]
+    said = [
+        statement.sign(Statement(Act.SIGN, one.id, one.grant_hash, party, 1), keys.private(stage.settings, party))
+        for one in listed
+        for party in statement.parties(one)
+    ]
+    signatures.write(stage.settings, said)
+
+
 def garbage(_: Said) -> dict[bytes, bytes | None]:
     return {b"tax.taxpayers": b'{"agency": "tax", "id": "tax.taxpayers"}'}
 
@@ -136,9 +150,18 @@ def a_field_that_there_is_not(said: Said) -> dict[bytes, bytes | None]:
     return {b"tax.taxpayers": value, b"education.pupils": None, INDEX: json.dumps(index, separators=(",", ":")).encode()}
 
 
+def one_that_nobody_signed(said: Said) -> dict[bytes, bytes | None]:
+    """Well-formed, under an index that names it: whoever can write here can do no more than that."""
+    value = agreements.canonical(dataclasses.replace(said.agreements()["tax.taxpayers"], purpose="another"))
+    index = json.loads(said.index or b"")
+    index["tax.taxpayers"] = agreements.parse(value).grant_hash.hex()
+    return {b"tax.taxpayers": value, INDEX: json.dumps(index, separators=(",", ":")).encode()}
+
+
 WRONG: dict[str, Callable[[Said], dict[bytes, bytes | None]]] = {
     "agreement 'tax.taxpayers': not an agreement": garbage,
     "not those that its index names": one_without_the_index,
+    "not agreed on by both parties, so nothing of this set is used: tax.taxpayers": one_that_nobody_signed,
     "'no_such_column'": a_field_that_there_is_not,
 }
 """What the refusal says -> what was written."""
@@ -152,7 +175,10 @@ def test_what_is_malformed_is_refused_whole_and_what_was_in_force_stays(stage: S
     said, old = agreement_log.read(stage.config), digest_of(stage)
     until_in_force(stage, old)
     for reason, wrong in WRONG.items():
-        write(stage, {**said.values, **wrong(said)})
+        records = {**said.values, **wrong(said)}
+        if wrong is a_field_that_there_is_not:
+            sign(stage, [records[b"tax.taxpayers"]])
+        write(stage, records)
         stage.until(f"the refusal: {reason}", lambda reason=reason: reason in refusals(stage)[-1])  # type: ignore[misc]
         stage.feed(100)
     stage.until("the end of the inputs", stage.drained)

@@ -21,8 +21,9 @@ GRAVITY = ("MATCH", "NO_PIN", "NOT_FOUND", "MISMATCH")
 
 
 def read_all(root: Path) -> list[Agreement]:
-    """Every *.yaml under `root`, by id."""
-    found = [_agreement(yaml.load(p.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)) for p in root.glob("*.yaml")]
+    """Every *.yaml under `root` but the tests, by id."""
+    files = [p for p in root.glob("*.yaml") if not p.name.endswith(".test.yaml")]
+    found = [_agreement(yaml.load(p.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)) for p in files]
     return sorted(found, key=lambda a: a.id)
 
 

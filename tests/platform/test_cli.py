@@ -56,6 +56,8 @@ def test_what_one_reads_can_be_read_as_json(name: str) -> None:
         (["verify-feed", "agency.tax.taxpayers"], "bus up"),
         (["run", "engine", "0"], "bus up"),
         (["agreement", "apply"], "bus up"),
+        (["agreement", "try", str(config.ROOT / "deploy" / "agreements" / "tax.taxpayers.yaml")], "bus up"),
+        (["agreement", "try", "no-such.yaml"], "cannot be read"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
