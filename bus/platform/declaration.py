@@ -113,14 +113,14 @@ def apply(settings: Settings) -> Applied:
 
 def _end(settings: Settings, files: Files) -> tuple[str, ...]:
     """Publishes what is in force without what both parties no longer stand by: nothing waits for that."""
-    before = _published(settings)
+    before = published(settings)
     ended = agreed.look(settings, files.agreements, before).ended if before else ()
     if ended:
         agreement_log.publish(settings, {name: one for name, one in before.items() if name not in ended})
     return ended
 
 
-def _published(settings: Settings) -> dict[str, Agreement]:
+def published(settings: Settings) -> dict[str, Agreement]:
     """What is in force; nothing before the first publication."""
     try:
         return agreement_log.read(access.confluent(settings, "admin")).agreements()
@@ -135,7 +135,7 @@ def _bring(settings: Settings, files: Files) -> tuple[list[str], list[str], Agre
     datasets = files.datasets
     with cluster.admin(settings) as client:
         there = {topic["name"] for topic in client.describe_topics()}
-        before = _published(settings) if topics.AGREEMENTS in there else {}
+        before = published(settings) if topics.AGREEMENTS in there else {}
         if topics.SCHEMAS in there:
             _require_delivered(settings, files, before)
         signed = {topics.SIGNATURES: declared.topics_of(datasets, {}, settings.kafka.lanes)[topics.SIGNATURES]}
