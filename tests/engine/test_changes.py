@@ -21,6 +21,7 @@ from bus.engine import agreement_log, agreements
 from bus.engine.agreement_log import INDEX, Reading, Said
 from bus.engine.client import Stop
 from bus.engine.worker import Worker
+from bus.platform import agreed, cluster, declared
 from bus.signatures import keys, statement
 from bus.signatures import log as signatures
 from bus.signatures.statement import Act, Statement
@@ -236,6 +237,34 @@ def given_to(stage: Stage, agreement: str) -> dict[tuple[int, str], list[tuple[A
         told = [str(one[name]) for name in ("event_id", "op", "ts_ms", "row_key", "verdict", "data")]
         found[record.partition(), stage.dataset_of(record.value())].append((record.key(), *told))
     return found
+
+
+@pytest.mark.parametrize("turn", [0, *(pytest.param(turn, marks=only_soak) for turn in range(1, 5))])
+def test_what_is_revoked_under_load_gets_nothing_that_is_decided_later_and_may_not_read_any_more(
+    stage: Stage, files: Path, turn: int
+) -> None:
+    """`check` holds every delivery to its side of the offsets at which the revocation took effect."""
+    name = owners(files, f"revoked-{turn}")
+    stage.apply(files)
+    for index in range(2):
+        stage.start(f"engine-{index}")
+    with feeding(stage):
+        stage.until("deliveries", lambda: len(given_records(stage, name)) > 100)
+        one = agreements.load(dataclasses.replace(stage.settings, agreements=files), stage.datasets)[name]
+        began_ms = time.time_ns() // 1_000_000
+        agreed.act(stage.settings, one, Statement(Act.REVOKE, name, one.grant_hash, "giver", began_ms, "", "it is over"))
+        assert stage.apply(files).change.off == (name,)
+        told_ms = time.time_ns() // 1_000_000
+        until_in_force(stage, digest_of(stage))
+    stage.feed(500)
+    stage.until("the end of the inputs", stage.drained)
+    stage.check()
+    last_ms = max(record.timestamp()[1] for record in given_records(stage, name))
+    print(f"\nlast delivery {last_ms - began_ms} ms after the order to revoke, which took {told_ms - began_ms} ms")
+    assert last_ms - began_ms < LONGEST_SECONDS * 1000
+    with cluster.admin(stage.settings) as client:
+        _, others = cluster.rights_differing(client, declared.rights(stage.datasets, {}))
+    assert not [acl for acl in others if acl.principal == f"User:agency-revoked-{turn}"]
 
 
 def caught_up(stage: Stage, agreement: str) -> bool:
