@@ -54,7 +54,7 @@ class DeadCode(Enum):
     BAD_FRAME = "BAD_FRAME"
     """No magic byte or shorter than the five-byte frame."""
     UNKNOWN_SCHEMA = "UNKNOWN_SCHEMA"
-    """The schema id is not the one of this topic."""
+    """The schema id is none of this topic's."""
     MALFORMED = "MALFORMED"
     """The bytes do not fit the schema: truncated, trailing, or an index or length out of bounds."""
     TOO_LARGE = "TOO_LARGE"
@@ -63,6 +63,8 @@ class DeadCode(Enum):
     """The agency truncated the table: the rows are gone and no row event says which."""
     UNCONVERTIBLE = "UNCONVERTIBLE"
     """A column's value does not fit its Avro type (infinity dates, NaN numerics, out of range)."""
+    OLD_SCHEMA = "OLD_SCHEMA"
+    """Written under an earlier schema of this topic, which today's cannot read."""
 
 
 class Cause(Enum):

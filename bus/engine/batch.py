@@ -42,7 +42,7 @@ class Run:
         self._sums: Sums | None = None
 
     def leave(self, last: Message, good: Message | None) -> None:
-        """`last`: what was taken last; `good`: the last record of this stretch that was no dead letter, if there is one."""
+        """`last`: what was taken last; `good`: the last record of this stretch that the plan took as it was, if there is one."""
         self.span.next = last.offset() + 1
         if good is not None:
             self.sample = good.value()
@@ -108,10 +108,11 @@ class Batch:
             last = message
             try:
                 tally = handle(message.value(), message.key(), person_of, seqs, force, out)
+                good = message
             except Malformed as bad:
-                self._bury(message, run, bad.code)
-                continue
-            good = message
+                tally = self._take_older(message, run, person_of, bad.code)
+                if not tally:
+                    continue
             if tally in tallies:
                 tallies[tally] += 1
             else:
@@ -174,6 +175,17 @@ class Batch:
     def _force_in(self, lane: int) -> tuple[bool, ...]:
         """Which agreements are in force in the lane."""
         return self._policy.force_in(self._pasts[lane], self._force)
+
+    def _take_older(self, message: Message, run: Run, person_of: PersonOf, code: DeadCode) -> Tally:
+        """A record that the plan refuses, once more if an earlier schema of its topic explains that; b'' if it was buried."""
+        if code is DeadCode.UNKNOWN_SCHEMA:
+            try:
+                value = run.plan.older(message.value())
+                return run.plan.handle(value, message.key(), person_of, run.seqs, run.force, self._out)
+            except Malformed as bad:
+                code = bad.code
+        self._bury(message, run, code)
+        return b""
 
     def _bury(self, message: Message, run: Run, code: DeadCode) -> None:
         about = deadletter.headers(message.topic(), message.partition(), message.offset(), code)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from bus.avro import derive, varint
 from bus.avro.dataset import Dataset
 from bus.avro.frame import HEADER_BYTES, Malformed, schema_id
+from bus.avro.older import Resolve
 from bus.avro.scalar import content
 from bus.avro.walker import compile_walker
 from bus.core import identity
@@ -32,11 +33,16 @@ _UPDATE, _DELETE = (2 * CHANGE_OPS.index(op) for op in "ud")
 
 
 def compile_packer(
-    register: Dataset, accepted_id: int | None = None, max_record_bytes: int = MAX_RECORD_BYTES, secret: bytes | None = None
+    register: Dataset,
+    accepted_id: int | None = None,
+    max_record_bytes: int = MAX_RECORD_BYTES,
+    secret: bytes | None = None,
+    older: Resolve | None = None,
 ) -> Pack:
     """pack(value of a register change event, its offset, its key) -> the replica's value; None: the person is to be removed.
 
     `accepted_id`: the only id accepted (None: any). `secret`: the bus's, by which the key must be the PIN's (None: any key).
+    `older` makes of an event under another id one that is accepted.
     `pack` raises Malformed for bytes that are not such an event, for a key that is another person's, and for an event that a
     plan refuses, too, because its images are not those of its op or are of two rows.
     """
@@ -53,7 +59,9 @@ def compile_packer(
             raise Malformed(DeadCode.TOO_LARGE)
         written_by = schema_id(change)
         if accepted_id is not None and written_by != accepted_id:
-            raise Malformed(DeadCode.UNKNOWN_SCHEMA)
+            if older is None:
+                raise Malformed(DeadCode.UNKNOWN_SCHEMA)
+            change = older(change)
         found = walk(change)
         for was, now in fixed:
             if not _is_whole(change, found[was], found[now]):

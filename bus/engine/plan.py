@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from bus.avro import derive
 from bus.avro.catalogue import Catalogue, record_subject, value_subject
 from bus.avro.dataset import Dataset, Schema, SchemaError
+from bus.avro.older import Resolve, compile_older
 from bus.avro.projection import GrantError, Projection, compile_grant
 from bus.core import identity, topics
 from bus.core.agreement import Agreement, Grant, Mask
@@ -71,6 +72,8 @@ class Plan:
     handle: Handle
     source: str
     """The generated Python: what the kernel does too, for people."""
+    older: Resolve
+    """What `handle` refuses as UNKNOWN_SCHEMA, if it is of an earlier schema of the topic: a value that it takes."""
 
     def verdict(self, tally: Tally) -> str:
         """'MATCH', …, or NO_VERDICT."""
@@ -120,7 +123,8 @@ def compile_plan(
             schema_id = catalogue.id_among(subject, projection.schema)  # an older one while a change is under way
             clear = sees_pin(dataset, grant)
             subscriptions.append(Subscription(slot, agreement, grant, projection, schema_id, secret, clear))
-    change_id = catalogue.id_for(value_subject(dataset.topic), derive.change(dataset))
+    change = derive.change(dataset)
+    change_id = catalogue.id_for(value_subject(dataset.topic), change)
     verified_id = catalogue.id_for(value_subject(topics.verified(dataset.name)), derive.verified(dataset, register))
     generator = Generator(dataset, register, subscriptions, change_id, verified_id, secrets.person, max_record_bytes, recorded)
     try:
@@ -132,7 +136,8 @@ def compile_plan(
         scope = generator.constants
         exec(compile(source, f"<plan {dataset.name}>", "exec"), scope)  # noqa: S102 made here, of schemas and checked agreements
         handle = scope["handle"]
-    return Plan(dataset.name, dataset.topic, tuple(s.agreement.id for s in subscriptions), handle, source)
+    older = compile_older(value_subject(dataset.topic), change, change_id, catalogue)
+    return Plan(dataset.name, dataset.topic, tuple(s.agreement.id for s in subscriptions), handle, source, older)
 
 
 def delivery_schemas(datasets: Mapping[str, Dataset], register: Dataset, agreement: Agreement) -> dict[str, Schema]:

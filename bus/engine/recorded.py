@@ -19,9 +19,10 @@ from bus.avro import catalogue, derive, frame
 from bus.avro.catalogue import Catalogue
 from bus.avro.dataset import Dataset
 from bus.avro.frame import HEADER_BYTES
+from bus.avro.older import compile_older
 from bus.avro.walker import compile_end
 from bus.core import topics
-from bus.core.outcome import OUTCOMES, VERDICTS, DeadCode, Outcome
+from bus.core.outcome import OUTCOMES, VERDICTS, Outcome
 from bus.engine.person import compile_packer
 from bus.engine.plan import Plan, Record
 
@@ -62,7 +63,9 @@ class Recorded:
     def __init__(self, dataset: Dataset, register: Dataset, agreement: str, plan: Plan, found: Catalogue) -> None:
         self.dataset, self.topic = dataset.name, topics.verified(dataset.name)
         self._agreement, self._plan = agreement, plan
-        self._header = frame.header(found.id_for(catalogue.value_subject(self.topic), derive.verified(dataset, register)))
+        subject, verified = catalogue.value_subject(self.topic), derive.verified(dataset, register)
+        self._id = found.id_for(subject, verified)
+        self._older = compile_older(subject, verified, self._id, found)
         self._change = frame.header(found.id_for(catalogue.value_subject(dataset.topic), derive.change(dataset)))
         self._end = compile_end(derive.change(dataset), HEADER_BYTES)
         self._found = fastavro.parse_schema(_found(dataset, register))
@@ -80,9 +83,9 @@ class Recorded:
         return self.decide(read, key, now, seqs, place)
 
     def read(self, value: bytes) -> Read:
-        """Raises Malformed for what is no verified event of the schema in use."""
-        if value[:HEADER_BYTES] != self._header:
-            raise frame.Malformed(DeadCode.UNKNOWN_SCHEMA)
+        """Raises Malformed for what is no verified event of the schema in use or of one before it."""
+        if frame.schema_id(value) != self._id:
+            value = self._older(value)
         end = self._end(value)
         rest = io.BytesIO(value[end:])
         found: Any = fastavro.schemaless_reader(rest, self._found, None)

@@ -20,6 +20,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 from bus import access, telemetry
 from bus.avro import catalogue, dataset, derive, frame
 from bus.avro.dataset import Dataset
+from bus.avro.older import compile_older
 from bus.config import ConfigError, Settings
 from bus.core import topics
 from bus.core.identity import KEY_BYTES
@@ -90,7 +91,8 @@ class Follower:
         """Connect, look at the topic, open the replica. Raises HumanNeeded, ReplicaError, CatalogueError, ConfigError."""
         register = dataset.register_of(dataset.load(settings.schemas))
         config = access.confluent(settings, PROCESS)
-        schema_id = registry.read(config).id_for(catalogue.value_subject(register.topic), derive.change(register))
+        known, subject, schema = registry.read(config), catalogue.value_subject(register.topic), derive.change(register)
+        schema_id = known.id_for(subject, schema)
         admin = AdminClient(config)
         identity, lanes = identity_of(admin, register, schema_id)
         writer = ReplicaWriter(settings.home, identity)
@@ -102,7 +104,8 @@ class Follower:
             "fetch.queue.backoff.ms": 10,
             "error_cb": client.ignore,
         }
-        pack = compile_packer(register, schema_id, settings.engine.max_record_bytes, settings.secret(PERSON_KEY))
+        older = compile_older(subject, schema, schema_id, known)
+        pack = compile_packer(register, schema_id, settings.engine.max_record_bytes, settings.secret(PERSON_KEY), older)
         watch = PositionWatch(Consumer(config | reader | access.READ_WHOLE), admin, register)
         made = Follower(Consumer(config | reader), watch, writer, pack, register.topic, lanes)
         gc.collect()

@@ -73,7 +73,7 @@ class Account:
 
 
 _GRAVITY = {"MATCH": 0, "NO_PIN": 1, "NOT_FOUND": 2, "MISMATCH": 3}
-_ENGINE_CODES = frozenset({"BAD_FRAME", "UNKNOWN_SCHEMA", "MALFORMED", "TOO_LARGE"})
+_ENGINE_CODES = frozenset({"BAD_FRAME", "UNKNOWN_SCHEMA", "MALFORMED", "TOO_LARGE", "OLD_SCHEMA"})
 
 
 @dataclass(slots=True)

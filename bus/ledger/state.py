@@ -53,7 +53,7 @@ class Fold:
         if old is not None and old != new:
             self._put(old, place, None)
         if new is not None:
-            self._put(new, place, digest(after[c] for c in self.dataset.fields))
+            self._put(new, place, digest(after.get(c) for c in self.dataset.fields))  # an older event lacks newer columns
 
     def _key(self, row: Mapping[str, Any]) -> bytes:
         return digest(row[c] for c in self.dataset.primary_key)

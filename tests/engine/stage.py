@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
 import subprocess
 import time
@@ -13,10 +14,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import fastavro
 from confluent_kafka import Consumer, IsolationLevel, KafkaException, Producer, TopicPartition
 
 from bus import access
-from bus.avro import dataset, frame
+from bus.avro import catalogue, dataset, derive, frame
 from bus.avro.dataset import Dataset
 from bus.bench import product
 from bus.config import Settings
@@ -73,12 +75,16 @@ class Stage:
         settings = dataclasses.replace(self.settings, agreements=files or self.settings.agreements)
         self.agreements |= agreements.load(settings, self.datasets)
         done = declaration.apply(settings)
-        self._catalogue = registry.read(self.config)
-        self.decoder = Decoder(self._catalogue)
+        self.refresh()
         fresh = [name for a in self.agreements if (name := topics.agency(a)) not in self.outputs]
         self.outputs += fresh
         self._tape.add(fresh)
         return done
+
+    def refresh(self) -> None:
+        """Schemas were registered."""
+        self._catalogue = registry.read(self.config)
+        self.decoder = Decoder(self._catalogue)
 
     # -- processes ---------------------------------------------------------------------------------------------------------
 
@@ -228,7 +234,7 @@ class Stage:
         buried = {(r.partition(), int(dict(r.headers())["x-original-offset"])): r for r in self.records(topics.dead(one.name))}
         assert len(buried) == len(self.records(topics.dead(one.name))), "a record is a dead letter twice"
         for lane, records in self.lanes(one.topic).items():
-            good = [r.value() for r in records if (lane, r.offset()) not in buried]
+            good = [self._as_today(one, r.value()) for r in records if (lane, r.offset()) not in buried]
             assert [v.value()[5 : len(g)] for v, g in zip(out[lane], good, strict=True)] == [g[5:] for g in good]
             for record in records:
                 letter = buried.pop((lane, record.offset()), None)
@@ -243,6 +249,18 @@ class Stage:
             statuses = [v["status"] for v in event["verification"]]
             gravest = max(statuses, key=["MATCH", "NO_PIN", "NOT_FOUND", "MISMATCH"].index) if statuses else "none"
             verdicts[one.name, gravest] += 1
+
+    def _as_today(self, one: Dataset, value: bytes) -> bytes:
+        """A change event of an earlier schema as Avro resolves it to today's."""
+        schema = derive.change(one)
+        today = self._catalogue.id_for(catalogue.value_subject(one.topic), schema)
+        if frame.schema_id(value) == today:
+            return value
+        writer = fastavro.parse_schema(json.loads(self._catalogue.schema(frame.schema_id(value))))
+        reader, out = fastavro.parse_schema(json.loads(json.dumps(schema))), io.BytesIO()
+        found = fastavro.schemaless_reader(io.BytesIO(value[frame.HEADER_BYTES :]), writer, reader)
+        fastavro.schemaless_writer(out, reader, found)
+        return frame.header(today) + out.getvalue()
 
     def _check_agencies(self, decided: Counter[tuple[str, str, str]]) -> dict[tuple[str, int], int]:
         """`seq` is 1, 2, 3, … in each lane of each agency topic, and as many as were decided. (agreement, lane) -> last."""

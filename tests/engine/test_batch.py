@@ -49,9 +49,13 @@ def handle(value: bytes | None, *_: Any) -> bytes:
     return b"\0"
 
 
+def older(_: bytes) -> bytes:
+    raise Malformed
+
+
 def batch(inputs: dict[str, int] | None = None) -> Batch:
     """One whose lanes stand at `inputs` and whose outputs go nowhere."""
-    plans = {topic: Plan(topic.removeprefix("change."), topic, (), handle, "") for topic in TOPICS}
+    plans = {topic: Plan(topic.removeprefix("change."), topic, (), handle, "", older) for topic in TOPICS}
     held = {lane: Lane.of(LaneState({}, inputs or {}), ()) for lane in LANES}
     nowhere = cast(Producer, SimpleNamespace(produce=lambda *_, **__: None))
     return Batch(Policy((), plans, 1, "r"), held, nowhere, 0)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import io
+import json
 import os
 import random
 import re
@@ -13,15 +15,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import fastavro
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
+from bus.avro import catalogue, derive, frame
 from bus.bench import product
+from bus.core import topics
 from bus.engine import lanes
 from bus.engine.client import Stop
 from bus.engine.transaction import Transactions
 from bus.engine.worker import Worker
 from bus.platform import broker
+from bus.registry import log as registry
 from tests.engine.feeding import feeding
 from tests.engine.stage import Stage
 
@@ -283,3 +289,34 @@ def test_records_that_cannot_be_processed_become_dead_letters_with_their_own_byt
     assert [r.value() or b"" for r in found] == bad
     codes = [dict(r.headers())["x-dead-code"].decode() for r in found]
     assert codes == ["BAD_FRAME"] * 3 + ["UNKNOWN_SCHEMA"] + ["MALFORMED"] * 4 + ["TOO_LARGE"]
+
+
+def test_events_of_an_earlier_schema_that_were_not_read_when_a_new_one_came_are_delivered_in_order(stage: Stage) -> None:
+    """Among new ones and before them; nothing of them is a dead letter."""
+    one = next(d for d in stage.sources if d.name == "insurance.member")
+    subject, today = catalogue.value_subject(one.topic), derive.change(one)
+    old = json.loads(json.dumps(today))
+    row = next(f for f in old["fields"] if f["name"] == "before")["type"][1]
+    row["fields"] = [f for f in row["fields"] if f["name"] != "monthly_salary"]
+    registry.ensure(stage.settings, {subject: old})
+    number = registry.ensure(stage.settings, {subject: today})[subject]
+    earlier = next(e.id for e in registry.read(stage.config).versions(subject) if e.id != number)
+    stage.stop_workers()
+    events = [(t, k, v) for t, k, v in stage._events(400) if t == one.topic]
+    writer, reader = (fastavro.parse_schema(json.loads(json.dumps(schema))) for schema in (old, today))
+    mixed = []
+    for place, (topic, key, value) in enumerate(events):
+        if place % 3 == 0 or place < 20:
+            out = io.BytesIO()
+            fastavro.schemaless_writer(out, writer, fastavro.schemaless_reader(io.BytesIO(value[5:]), reader, None))
+            mixed.append((topic, key, frame.header(earlier) + out.getvalue()))
+        else:
+            mixed.append((topic, key, value))
+    stage.look()
+    dead = len(stage.records(topics.dead(one.name)))
+    stage.filling.produce(mixed)
+    stage.refresh()
+    run_here(stage, 60)
+    stage.check()
+    assert len(stage.records(topics.dead(one.name))) == dead
+    assert stage.account() == []
