@@ -14,6 +14,10 @@ POSITIONS = "bus.positions"
 """Compacted, one partition, key = database: how far capture has got, written in the records' own transaction."""
 SCHEMAS = "_schemas"
 """Compacted, one partition: schemas and ids in Confluent's record layout."""
+REDRIVEN = "bus.redriven"
+"""Compacted, one partition, key = a dead letter's place: that it was put through again, written in its copy's transaction."""
+REDRIVEN_HEADER = "x-redriven"
+"""On the copy of a dead letter in an input topic: '<dead topic>/<lane>/<offset>'."""
 SANDBOX_PREFIX = "sandbox."
 
 
