@@ -32,7 +32,7 @@ from bus.replay.extent import Point, ReplayError, parse_point
 
 PRINCIPAL = "operator"
 """Of the command; the process has a user of its own."""
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 20.0
 """Longest wait, in one lane, for records that a committed audit line speaks of and that do not show yet."""
 CLOCK_MS = 60_000
 """How far a worker's clock may have gone back within a transaction: outputs are sought from so long before its decision."""
