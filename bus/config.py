@@ -105,6 +105,8 @@ class Settings:
     ledger: Ledger = Ledger()
     agreements: Path = ROOT / "deploy" / "agreements"
     schemas: Path = ROOT / "schemas"
+    parties: Path = ROOT / "deploy" / "parties"
+    """Public keys of parties that sign agreements themselves: <party>.pub, Ed25519 in PEM."""
     log_level: str = "info"
 
     def secret_file(self, name: str) -> Path:

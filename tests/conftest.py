@@ -46,6 +46,7 @@ _SERVERS = {
     "tests/chaos/test_planted": "planted bugs",
     "tests/capture": "capture",
     "tests/platform/test_servers": "home",
+    "tests/platform/test_agreed": "home",
     "tests/processors": "home",
     "tests/registry": "home",
     "tests/interop": "home",

@@ -6,10 +6,11 @@ from typing import Annotated
 
 import typer
 
-from bus.cli import agreement_trial, frame
+from bus.cli import agreement_plan, agreement_state, agreement_trial, frame
 
 app = typer.Typer(no_args_is_help=True)
-agreement_trial.add_to(app)
+for part in (agreement_plan, agreement_state, agreement_trial):
+    part.add_to(app)
 
 
 @app.callback()
@@ -31,8 +32,12 @@ def apply(context: typer.Context, json: Annotated[bool, typer.Option("--json", h
     done = declaration.apply(frame.settings(context))
     told = {"on": done.change.on, "off": done.change.off, "changed": done.change.changed}
     if json:
-        frame.as_json(told | {"topics": done.created_topics, "users": done.changed_users})
+        frame.as_json(told | {"topics": done.created_topics, "users": done.changed_users, "waits": done.agreed.others()})
         return
+    for name, party in done.agreed.signed:
+        frame.talk(f"signed   {name} for {party}, a mock party of this home")
+    for name, why in done.agreed.others().items():
+        frame.talk(f"waits    {name}: {why}")
     for what, names in told.items():
         for name in names:
             frame.out().print(f"{what:8} {name}")

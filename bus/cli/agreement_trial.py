@@ -15,7 +15,7 @@ from bus.cli import frame
 Json = Annotated[bool, typer.Option("--json", help="One JSON document")]
 
 
-def _known_agreements(incomplete: str) -> list[str]:
+def known_agreements(incomplete: str) -> list[str]:
     """For the shell's completion: nothing, rather than an error, where there is nothing to read."""
     from bus import config
     from bus.avro import dataset
@@ -98,7 +98,7 @@ def run_tests(
     context: typer.Context,
     ids: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[ID]…", help="Such as tax.taxpayers (default: all)", autocompletion=_known_agreements),
+        typer.Argument(metavar="[ID]…", help="Such as tax.taxpayers (default: all)", autocompletion=known_agreements),
     ] = None,
     all_tested: Annotated[
         bool, typer.Option("--all-tested", help="An agreement without a test file, or whose tests leave something open, fails")

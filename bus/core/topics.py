@@ -18,6 +18,8 @@ REDRIVEN = "bus.redriven"
 """Compacted, one partition, key = a dead letter's place: that it was put through again, written in its copy's transaction."""
 REDRIVEN_HEADER = "x-redriven"
 """On the copy of a dead letter in an input topic: '<dead topic>/<lane>/<offset>'."""
+SIGNATURES = "bus.signatures"
+"""Compacted, one partition: what the parties of agreements have signed, rejected and revoked."""
 SANDBOX_PREFIX = "sandbox."
 
 

@@ -122,16 +122,17 @@ def _index(listed: Mapping[str, Agreement]) -> bytes:
     return json.dumps({name: listed[name].grant_hash.hex() for name in sorted(listed)}, separators=(",", ":")).encode()
 
 
-def reader(config: Mapping[str, Any]) -> Consumer:
-    """A consumer of the topic's committed records from its beginning; it tells when it is at the end."""
-    consumer = Consumer(dict(config) | client.READER | access.READ_WHOLE | {"group.id": GROUP, "error_cb": client.ignore})
+def reader(config: Mapping[str, Any], wait_ms: int = 100) -> Consumer:
+    """A consumer of the topic's committed records from its beginning; it tells when it has been at the end for `wait_ms`."""
+    made = {"group.id": GROUP, "error_cb": client.ignore, "fetch.wait.max.ms": wait_ms}
+    consumer = Consumer(dict(config) | client.READER | access.READ_WHOLE | made)
     consumer.assign([TopicPartition(AGREEMENTS, 0, access.FIRST_OFFSET)])
     return consumer
 
 
 def read(config: Mapping[str, Any], seconds: float = READ_SECONDS) -> Said:
     """What the topic says now. `config`: of a principal that may read it. Raises ConfigError, client.HumanNeeded."""
-    consumer, found = reader(config), Reading()
+    consumer, found = reader(config, wait_ms=10), Reading()
     deadline = time.monotonic() + seconds
     try:
         while time.monotonic() < deadline:

@@ -9,23 +9,28 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
 
 from bus import telemetry
-from bus.avro.catalogue import Catalogue, CatalogueError
+from bus.avro.catalogue import CatalogueError
 from bus.config import ConfigError
+from bus.core.agreement import Agreement
 from bus.core.outcome import Cause
 from bus.engine import agreement_log, client
 from bus.engine.agreement_log import Malformed, Reading, Said
 from bus.engine.client import HumanNeeded, Stop
+from bus.engine.member import GROUP
 from bus.engine.meter import Meter
 from bus.engine.plan import PlanError
 from bus.engine.policy import Grounds, Policy
 from bus.engine.transaction import Stopped
 from bus.registry import log as registry
+from bus.signatures import log as signatures
+from bus.signatures import statement
+from bus.signatures.statement import Keys
 
 FIRST_SECONDS = 120.0
 """Longest wait for the first policy."""
@@ -36,13 +41,13 @@ _CLOSE_SECONDS = 10.0
 
 
 class Following:
-    """Runs from construction to `close`. `schemas` reads the catalogue as it stands now."""
+    """Runs from construction to `close`. `keys`: the public keys of the parties of these agreements, as they are now."""
 
     def __init__(
-        self, config: Mapping[str, Any], grounds: Grounds, log: Any, schemas: Callable[[], Catalogue] | None = None
+        self, config: Mapping[str, Any], grounds: Grounds, log: Any, keys: Callable[[Collection[Agreement]], Keys]
     ) -> None:
         self._config, self._grounds, self._log = config, grounds, log
-        self._schemas = schemas or (lambda: registry.read(config))
+        self._keys = keys
         self._reading = Reading()
         self._policy: Policy | None = None
         """The newest that could be compiled; written by the thread alone."""
@@ -150,7 +155,10 @@ class Following:
                 return ""
         except Malformed as error:
             return str(error)
-        found = self._schemas()
+        said_of = signatures.read(self._config, GROUP)
+        if unsigned := statement.disagreed(listed.values(), said_of, self._keys(listed.values())):
+            return f"not agreed on by both parties, so nothing of this set is used: {', '.join(sorted(unsigned))}"
+        found = registry.read(self._config)
         try:
             made = self._grounds.policy(listed, found, said.version)
         except (PlanError, CatalogueError) as error:

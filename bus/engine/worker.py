@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from confluent_kafka import KafkaException
@@ -35,6 +36,7 @@ from bus.engine.policy import Grounds, Policy
 from bus.engine.readiness import Readiness
 from bus.engine.replica import ReplicaError, ReplicaReader
 from bus.engine.transaction import Abort, Indefinite, Stopped, Transactions
+from bus.signatures import keys
 
 CHUNK_RECORDS = 2_000
 """Records taken from the client's queue at once."""
@@ -95,7 +97,7 @@ class Worker:
         self._config = access.confluent(settings, "engine") | {"client.id": self._name}
         self._meter = Meter(clock_ms)
         grounds = Grounds.load(settings)
-        self._following = Following(self._config, grounds, self._log)
+        self._following = Following(self._config, grounds, self._log, partial(keys.public, settings))
         self._backfill = Backfill(self._config, grounds, self._log)
         self._policy: Policy = self._following.first(stop, self._meter)
         self._meter.agreements(a.id for a in self._policy.agreements)

@@ -115,22 +115,24 @@ def create_users(client: KafkaAdminClient, settings: Settings, wanted: Iterable[
                 f"as kafka-<principal>: {', '.join(sorted(fresh))}"
             )
         return []
-    described = client.describe_user_scram_credentials().items()
-    there = {user: _is_locked(about) for user, about in described if not about["error"]}
-    changes = [
-        UserScramCredentialUpsertion(name, mechanism, secrets.password(settings, f"kafka-{name}"))
-        for name in names
-        if name in fresh or there.get(name, True)
-    ]
-    changes += [
-        UserScramCredentialUpsertion(name, mechanism, randomness.token_bytes(32), LOCKED_ITERATIONS)
-        for name, locked in there.items()
-        if _ours(name) and name not in names and not locked
-    ]
+    made, locked = users_differing(client, settings, names)
+    changes = [UserScramCredentialUpsertion(name, mechanism, secrets.password(settings, f"kafka-{name}")) for name in made]
+    changes += [UserScramCredentialUpsertion(name, mechanism, randomness.token_bytes(32), LOCKED_ITERATIONS) for name in locked]
     refused = {user: why for user, why in client.alter_user_scram_credentials(changes).items() if why} if changes else {}
     if refused:
         raise ConfigError(f"the cluster refused users: {refused}; has the administrator the right to alter users?")
     return [change.user for change in changes]
+
+
+def users_differing(client: KafkaAdminClient, settings: Settings, wanted: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Users to make (or to let in again), and users to lock, of a cluster that keeps its users itself; else none."""
+    names = list(wanted)
+    if not settings.kafka.sasl_mechanism.startswith("SCRAM-"):
+        return [], []
+    described = client.describe_user_scram_credentials().items()
+    there = {user: _is_locked(about) for user, about in described if not about["error"]}
+    made = [name for name in names if there.get(name, True) or not settings.secret_file(f"kafka-{name}").exists()]
+    return made, [name for name, locked in there.items() if _ours(name) and name not in names and not locked]
 
 
 def _is_locked(about: Mapping[str, Any]) -> bool:
@@ -139,26 +141,30 @@ def _is_locked(about: Mapping[str, Any]) -> bool:
 
 def grant(client: KafkaAdminClient, wanted: set[Right]) -> tuple[int, int]:
     """Makes the rules of our principals exactly `wanted`; how many were added and taken away."""
+    missing, surplus = rights_differing(client, wanted)
+    if missing and (failed := client.create_acls(missing)["failed"]):
+        raise ConfigError(f"the cluster refused {len(failed)} access rules: {failed[0].__name__}; does it have an authorizer?")
+    if surplus:
+        client.delete_acls(surplus)
+    _until_visible(client, wanted)
+    return len(missing), len(surplus)
+
+
+def rights_differing(client: KafkaAdminClient, wanted: set[Right]) -> tuple[list[ACL], list[ACL]]:
+    """Rules that are missing, and those of our principals that are there and not wanted."""
     anything = ResourcePatternFilter(ResourceType.ANY, None, ACLResourcePatternType.ANY)
     every, _ = client.describe_acls(ACLFilter(None, None, ACLOperation.ANY, ACLPermissionType.ANY, anything))
     there = {_acl_key(acl): acl for acl in every}
     needed = {_acl_key(acl): acl for acl in map(_acl, wanted)}
     missing = [acl for key, acl in needed.items() if key not in there]
-    surplus = [acl for key, acl in there.items() if key not in needed and _ours(acl.principal.removeprefix("User:"))]
-    if missing and (failed := client.create_acls(missing)["failed"]):
-        raise ConfigError(f"the cluster refused {len(failed)} access rules: {failed[0].__name__}; does it have an authorizer?")
-    if surplus:
-        client.delete_acls(surplus)
-    _until_visible(client, anything, set(needed))
-    return len(missing), len(surplus)
+    return missing, [acl for key, acl in there.items() if key not in needed and _ours(acl.principal.removeprefix("User:"))]
 
 
-def _until_visible(client: KafkaAdminClient, anything: ResourcePatternFilter, needed: set[tuple[object, ...]]) -> None:
-    """A broker applies rules a moment after the controller has taken them."""
+def _until_visible(client: KafkaAdminClient, wanted: set[Right]) -> None:
+    """A broker applies rules a moment after the controller has taken them, and goes on applying old ones as long."""
     deadline = time.monotonic() + _VISIBLE_SECONDS
     while True:
-        every, _ = client.describe_acls(ACLFilter(None, None, ACLOperation.ANY, ACLPermissionType.ANY, anything))
-        if needed <= {_acl_key(acl) for acl in every}:
+        if rights_differing(client, wanted) == ([], []):
             return
         if time.monotonic() > deadline:
             raise ConfigError(f"the cluster took the access rules but does not show them after {_VISIBLE_SECONDS:.0f} s")

@@ -20,7 +20,8 @@ from bus.core.agreement import Agreement
 from bus.engine import agreement_log, plan
 from bus.engine import agreements as agreement_files
 from bus.engine.agreement_log import Change
-from bus.platform import agencies, cluster, database, declared, ports, presence, processes, quotas, secrets
+from bus.platform import agencies, agreed, cluster, database, declared, ports, presence, processes, quotas, secrets
+from bus.platform.agreed import Agreed
 from bus.registry import log, registration
 
 
@@ -42,7 +43,7 @@ class Files:
     def digests(self, settings: Settings) -> dict[str, str]:
         """What a bus is started with -> SHA-256 of its canonical form, in hexadecimal. Where a file lies is no part of it."""
         tree = dataclasses.asdict(settings)
-        for place in ("home", "agreements", "schemas"):
+        for place in ("home", "agreements", "schemas", "parties"):
             del tree[place]
         return {
             "agreements": hashlib.sha256(b"".join(a.grant_hash for a in self.agreements.values())).hexdigest(),
@@ -61,22 +62,24 @@ class Declared:
     domains: list[str]
     created_topics: list[str]
     changed_users: list[str]
+    agreed: Agreed
+    """`agreements` are those that both parties stand by."""
 
 
 def declare(settings: Settings) -> Declared:
     """Secrets, users, topics, rights, schemas; then the embedded databases, if PostgreSQL runs. Raises ConfigError."""
     files = Files.read(settings)
-    datasets, agreements = files.datasets, files.agreements
     if settings.kafka.bootstrap and not settings.secret_file("kafka-admin").exists():
         place = settings.secret_file("kafka-admin")
         raise ConfigError(f"put the password of the user admin of {settings.kafka.bootstrap} into {place} (mode 0600)")
     secrets.keys(settings)
     if not settings.registry.url:
         ports.ensure(settings)
-    created, users = _bring(settings, files)
+    created, users, found = _bring(settings, files)
+    agreements = found.of(files.agreements)
     agreement_log.publish(settings, agreements)
     domains = agencies.create(settings) if processes.running(settings, database.NAME) else []
-    return Declared(datasets, agreements, files.digests(settings), domains, created, users)
+    return Declared(files.datasets, agreements, files.digests(settings), domains, created, users, found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,45 +90,71 @@ class Applied:
     created_topics: list[str]
     changed_users: list[str]
     digests: dict[str, str]
+    agreed: Agreed
 
 
 def apply(settings: Settings) -> Applied:
-    """Bring a running bus to the agreement files as they are now: topics, schemas, users and rights first, then the agreements
-    themselves, all at once. Raises AgreementError, with nothing done, when any is wrong; ConfigError.
+    """Bring a running bus to the agreement files as they are now, and to what the parties say of them: what ended ends first,
+    then topics, schemas, users and rights, then the agreements themselves, all at once. Raises AgreementError, with nothing done,
+    when any is wrong; ConfigError.
     """
     files = Files.read(settings)
     digests = files.digests(settings)
     if presence.changed(settings, {"schemas": digests["schemas"]}):
         raise ConfigError("schemas have changed since the bus started; nothing was applied: run `bus down`, then `bus up`")
-    created, users = _bring(settings, files)
-    applied = Applied(agreement_log.publish(settings, files.agreements), created, users, digests)
+    ended = _end(settings, files)
+    created, users, found = _bring(settings, files)
+    change = agreement_log.publish(settings, found.of(files.agreements))
+    change = dataclasses.replace(change, off=tuple(sorted({*change.off, *ended})))
+    applied = Applied(change, created, users, digests, found)
     presence.applied(settings, digests)
     return applied
 
 
-def _bring(settings: Settings, files: Files) -> tuple[list[str], list[str]]:
-    """Users, topics, rights, schemas. The topics created and the users changed. Raises ContractError, with nothing done."""
-    datasets, agreements = files.datasets, files.agreements
+def _end(settings: Settings, files: Files) -> tuple[str, ...]:
+    """Publishes what is in force without what both parties no longer stand by: nothing waits for that."""
+    before = published(settings)
+    ended = agreed.look(settings, files.agreements, before).ended if before else ()
+    if ended:
+        agreement_log.publish(settings, {name: one for name, one in before.items() if name not in ended})
+    return ended
+
+
+def published(settings: Settings) -> dict[str, Agreement]:
+    """What is in force; nothing before the first publication."""
+    try:
+        return agreement_log.read(access.confluent(settings, "admin")).agreements()
+    except agreement_log.Malformed:
+        return {}
+
+
+def _bring(settings: Settings, files: Files) -> tuple[list[str], list[str], Agreed]:
+    """Signatures, users, topics, rights, schemas. The topics created, the users changed, and which agreements are agreed on.
+    Raises ContractError, with nothing done.
+    """
+    datasets = files.datasets
     with cluster.admin(settings) as client:
-        if {topics.SCHEMAS, topics.AGREEMENTS} <= {topic["name"] for topic in client.describe_topics()}:
-            _require_delivered(settings, files)
+        there = {topic["name"] for topic in client.describe_topics()}
+        before = published(settings) if topics.AGREEMENTS in there else {}
+        if topics.SCHEMAS in there:
+            _require_delivered(settings, files, before)
+        signed = {topics.SIGNATURES: declared.topics_of(datasets, {}, settings.kafka.lanes)[topics.SIGNATURES]}
+        cluster.create_topics(client, signed, settings.kafka.replication)
+        found = agreed.bring(settings, files.agreements, before)
+        agreements = found.of(files.agreements)
         users = cluster.create_users(client, settings, declared.principals(datasets, agreements))
         created = cluster.create_topics(
             client, declared.topics_of(datasets, agreements, settings.kafka.lanes), settings.kafka.replication
         )
         cluster.grant(client, declared.rights(datasets, agreements))
         quotas.bring(client, settings, declared.principals(datasets, agreements))
-    registration.ensure(settings, files.subjects)
-    return created, users
+    registration.ensure(settings, subjects(datasets, agreements))
+    return created, users, found
 
 
-def _require_delivered(settings: Settings, files: Files) -> None:
+def _require_delivered(settings: Settings, files: Files, before: Mapping[str, Agreement]) -> None:
     """Raises ContractError when a dataset has changed so that the consumers of an agreement would notice."""
     config = access.confluent(settings, "admin")
-    try:
-        before = agreement_log.read(config).agreements()
-    except agreement_log.Malformed:
-        before = {}  # nothing was published yet
     listed = []
     register = dataset.register_of(files.datasets)
     for agreement in files.agreements.values():

@@ -8,7 +8,7 @@ from typing import Literal
 
 from bus.avro.dataset import Dataset
 from bus.core import topics
-from bus.core.agreement import Agreement
+from bus.core.agreement import Agreement, Way
 from bus.registry.log import WRITER
 
 MAX_MESSAGE_BYTES = 8_388_608
@@ -60,6 +60,7 @@ def topics_of(datasets: Mapping[str, Dataset], agreements: Mapping[str, Agreemen
     for agreement in agreements.values():
         found[topics.agency(agreement.id)] = Topic(lanes, f"deliveries to {agreement.agency} under {agreement.id}")
     found[topics.AGREEMENTS] = Topic(1, "the agreements in force, in their canonical form; the engine follows it", _AGREEMENTS)
+    found[topics.SIGNATURES] = Topic(1, "what the parties of agreements have signed, rejected and revoked", _COMPACT)
     found[topics.AUDIT] = Topic(lanes, "one audit line a lane and transaction of the engine")
     found[topics.LANES] = Topic(lanes, "how far each lane has come: last seqs, offsets of the inputs, policy", _STATE)
     found[topics.POSITIONS] = Topic(1, "how far capture has come in each database", _STATE)
@@ -97,7 +98,7 @@ def rights(datasets: Mapping[str, Dataset], agreements: Mapping[str, Agreement])
     for dataset in datasets.values():
         found |= set(_capture(dataset))
     for agreement in agreements.values():
-        found |= set(_agency(agreement.agency))
+        found |= set(_agency(agreement))
     return found
 
 
@@ -134,7 +135,8 @@ def _registry() -> Iterator[Right]:
 
 def _engine(datasets: Mapping[str, Dataset]) -> Iterator[Right]:
     inputs = [d.topic for d in datasets.values()]
-    yield from _allow("engine", "topic", [*inputs, topics.AGREEMENTS, topics.LANES, topics.SCHEMAS, topics.POSITIONS], "READ")
+    told = [topics.AGREEMENTS, topics.SIGNATURES, topics.LANES, topics.SCHEMAS, topics.POSITIONS]
+    yield from _allow("engine", "topic", [*inputs, *told], "READ")
     yield from _allow("engine", "topic", [topics.verified("")], "READ", "prefixed")
     yield from _allow("engine", "topic", [topics.AUDIT, topics.LANES], "WRITE")
     yield from _allow("engine", "topic", [topics.verified(""), topics.agency(""), topics.dead("")], "WRITE", "prefixed")
@@ -184,9 +186,13 @@ def _ledger(datasets: Mapping[str, Dataset]) -> Iterator[Right]:
     yield from _allow("ledger", "group", ["ledger"], "READ")
 
 
-def _agency(agency: str) -> Iterator[Right]:
-    """Names of its own only: 'agency-tax' and what begins with 'agency-tax.', so that 'tax' cannot pass for 'tax-office'."""
-    who = f"agency-{agency}"
-    yield from _allow(who, "topic", [topics.agency(f"{agency}.")], "READ", "prefixed")
+def _agency(agreement: Agreement) -> Iterator[Right]:
+    """The topic of an agreement in force and no other, so that one that ends takes its right along. Groups: 'agency-tax' and what
+    begins with 'agency-tax.', so that 'tax' cannot pass for 'tax-office'.
+    """
+    if agreement.delivery.way is not Way.TOPIC:
+        return
+    who = f"agency-{agreement.agency}"
+    yield from _allow(who, "topic", [topics.agency(agreement.id)], "READ")
     yield from _allow(who, "group", [who], "READ")
     yield from _allow(who, "group", [f"{who}."], "READ", "prefixed")

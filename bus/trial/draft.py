@@ -21,7 +21,7 @@ from bus import access
 from bus.avro.catalogue import Catalogue
 from bus.avro.frame import Malformed
 from bus.config import Settings
-from bus.core import topics
+from bus.core import difference, topics
 from bus.core.agreement import Agreement
 from bus.engine import agreement_log
 from bus.engine.policy import Grounds
@@ -30,7 +30,6 @@ from bus.engine.replica import Get, ReplicaReader
 from bus.registry import log
 from bus.replay.extent import LATEST, Extent, Point, ReplayError, parse_point, resolve
 from bus.replay.reader import Reader, consumer_config
-from bus.trial import difference
 from bus.trial.counting import Counting, Deliver, Rows, Sums, with_deliveries
 from bus.trial.distinct import Distinct
 

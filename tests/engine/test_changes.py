@@ -8,7 +8,7 @@ import shutil
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,10 @@ from bus.engine import agreement_log, agreements
 from bus.engine.agreement_log import INDEX, Reading, Said
 from bus.engine.client import Stop
 from bus.engine.worker import Worker
+from bus.platform import agreed, cluster, declared
+from bus.signatures import keys, statement
+from bus.signatures import log as signatures
+from bus.signatures.statement import Act, Statement
 from tests.engine.feeding import feeding
 from tests.engine.stage import Stage, digest
 from tests.engine.strength.matrix import only_soak
@@ -116,6 +120,17 @@ def write(stage: Stage, records: dict[bytes, bytes | None]) -> None:
     assert producer.flush(30) == 0
 
 
+def sign(stage: Stage, values: Iterable[bytes | None]) -> None:
+    """For both parties, with the keys of this home."""
+    listed = [agreements.parse(value) for value in values if value is not None]
+    said = [
+        statement.sign(Statement(Act.SIGN, one.id, one.grant_hash, party, 1), keys.private(stage.settings, party))
+        for one in listed
+        for party in statement.parties(one)
+    ]
+    signatures.write(stage.settings, said)
+
+
 def garbage(_: Said) -> dict[bytes, bytes | None]:
     return {b"tax.taxpayers": b'{"agency": "tax", "id": "tax.taxpayers"}'}
 
@@ -136,9 +151,18 @@ def a_field_that_there_is_not(said: Said) -> dict[bytes, bytes | None]:
     return {b"tax.taxpayers": value, b"education.pupils": None, INDEX: json.dumps(index, separators=(",", ":")).encode()}
 
 
+def one_that_nobody_signed(said: Said) -> dict[bytes, bytes | None]:
+    """Well-formed, under an index that names it: whoever can write here can do no more than that."""
+    value = agreements.canonical(dataclasses.replace(said.agreements()["tax.taxpayers"], purpose="another"))
+    index = json.loads(said.index or b"")
+    index["tax.taxpayers"] = agreements.parse(value).grant_hash.hex()
+    return {b"tax.taxpayers": value, INDEX: json.dumps(index, separators=(",", ":")).encode()}
+
+
 WRONG: dict[str, Callable[[Said], dict[bytes, bytes | None]]] = {
     "agreement 'tax.taxpayers': not an agreement": garbage,
     "not those that its index names": one_without_the_index,
+    "not agreed on by both parties, so nothing of this set is used: tax.taxpayers": one_that_nobody_signed,
     "'no_such_column'": a_field_that_there_is_not,
 }
 """What the refusal says -> what was written."""
@@ -152,7 +176,10 @@ def test_what_is_malformed_is_refused_whole_and_what_was_in_force_stays(stage: S
     said, old = agreement_log.read(stage.config), digest_of(stage)
     until_in_force(stage, old)
     for reason, wrong in WRONG.items():
-        write(stage, {**said.values, **wrong(said)})
+        records = {**said.values, **wrong(said)}
+        if wrong is a_field_that_there_is_not:
+            sign(stage, [records[b"tax.taxpayers"]])
+        write(stage, records)
         stage.until(f"the refusal: {reason}", lambda reason=reason: reason in refusals(stage)[-1])  # type: ignore[misc]
         stage.feed(100)
     stage.until("the end of the inputs", stage.drained)
@@ -210,6 +237,34 @@ def given_to(stage: Stage, agreement: str) -> dict[tuple[int, str], list[tuple[A
         told = [str(one[name]) for name in ("event_id", "op", "ts_ms", "row_key", "verdict", "data")]
         found[record.partition(), stage.dataset_of(record.value())].append((record.key(), *told))
     return found
+
+
+@pytest.mark.parametrize("turn", [0, *(pytest.param(turn, marks=only_soak) for turn in range(1, 5))])
+def test_what_is_revoked_under_load_gets_nothing_that_is_decided_later_and_may_not_read_any_more(
+    stage: Stage, files: Path, turn: int
+) -> None:
+    """`check` holds every delivery to its side of the offsets at which the revocation took effect."""
+    name = owners(files, f"revoked-{turn}")
+    stage.apply(files)
+    for index in range(2):
+        stage.start(f"engine-{index}")
+    with feeding(stage):
+        stage.until("deliveries", lambda: len(given_records(stage, name)) > 100)
+        one = agreements.load(dataclasses.replace(stage.settings, agreements=files), stage.datasets)[name]
+        began_ms = time.time_ns() // 1_000_000
+        agreed.act(stage.settings, one, Statement(Act.REVOKE, name, one.grant_hash, "giver", began_ms, "", "it is over"))
+        assert stage.apply(files).change.off == (name,)
+        told_ms = time.time_ns() // 1_000_000
+        until_in_force(stage, digest_of(stage))
+    stage.feed(500)
+    stage.until("the end of the inputs", stage.drained)
+    stage.check()
+    last_ms = max(record.timestamp()[1] for record in given_records(stage, name))
+    print(f"\nlast delivery {last_ms - began_ms} ms after the order to revoke, which took {told_ms - began_ms} ms")
+    assert last_ms - began_ms < LONGEST_SECONDS * 1000
+    with cluster.admin(stage.settings) as client:
+        _, others = cluster.rights_differing(client, declared.rights(stage.datasets, {}))
+    assert not [acl for acl in others if acl.principal == f"User:agency-revoked-{turn}"]
 
 
 def caught_up(stage: Stage, agreement: str) -> bool:

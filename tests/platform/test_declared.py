@@ -79,7 +79,8 @@ def test_only_capture_and_the_redriving_of_dead_letters_write_to_inputs() -> Non
 def test_nobody_but_the_administrator_alters_or_deletes_and_only_the_registry_writes_the_schema_log_too() -> None:
     assert not [right for right in RIGHTS if right.operation in ("ALTER", "DELETE", "ALL", "CLUSTER_ACTION", "ALTER_CONFIGS")]
     assert {r.principal for r in RIGHTS if may({r}, r.principal, "WRITE", "topic", topics.SCHEMAS)} == {"registry"}
-    assert not [right for right in RIGHTS if may({right}, right.principal, "WRITE", "topic", topics.AGREEMENTS)]
+    for name in (topics.AGREEMENTS, topics.SIGNATURES):
+        assert not [right for right in RIGHTS if may({right}, right.principal, "WRITE", "topic", name)]
 
 
 def test_a_developer_writes_to_sandboxes_only() -> None:
@@ -94,13 +95,13 @@ def test_every_declared_principal_has_rights_and_no_other_has() -> None:
 
 def test_pipeline_topics_have_the_same_lanes() -> None:
     single = {name for name, topic in TOPICS.items() if topic.partitions != 8}
-    assert single == {topics.AGREEMENTS, topics.POSITIONS, topics.SCHEMAS, topics.REDRIVEN}
+    assert single == {topics.AGREEMENTS, topics.POSITIONS, topics.SCHEMAS, topics.SIGNATURES, topics.REDRIVEN}
 
 
 def test_state_is_compacted_and_events_are_kept_for_good() -> None:
     register = dataset.register_of(DATASETS).topic
     compacted = {name for name, topic in TOPICS.items() if topic.configs["cleanup.policy"] == "compact"}
-    assert compacted == {register, topics.AGREEMENTS, topics.POSITIONS, topics.SCHEMAS, topics.LANES, topics.REDRIVEN}
+    assert compacted == {register, topics.AGREEMENTS, topics.POSITIONS, topics.SCHEMAS, topics.SIGNATURES, topics.LANES, topics.REDRIVEN}
     assert all(TOPICS[name].configs["retention.ms"] == "-1" for name in TOPICS.keys() - compacted)
 
 

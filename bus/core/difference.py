@@ -5,6 +5,22 @@ from __future__ import annotations
 from bus.core.agreement import Agreement, Grant
 
 
+def terms(old: Agreement, new: Agreement) -> tuple[str, ...]:
+    """What changes of the agreement as a whole, beside its datasets."""
+    pairs = {
+        "purpose": (old.purpose, new.purpose),
+        "legal basis": (old.legal_basis, new.legal_basis),
+        "valid from": (old.valid_from_ms, new.valid_from_ms),
+        "valid until": (old.valid_until_ms, new.valid_until_ms),
+        "past": (old.past, new.past),
+        "delivery": (old.delivery.way.value, new.delivery.way.value),
+        "webhook": (old.delivery.url, new.delivery.url),
+        "terms": (old.terms, new.terms),
+        "sensitive basis": tuple(tuple(g.sensitive_basis for g in one.grants) for one in (old, new)),
+    }
+    return tuple(f"{what} changes" for what, (was, becomes) in pairs.items() if was != becomes)
+
+
 def words(old: Agreement, new: Agreement) -> dict[str, tuple[str, ...]]:
     """Dataset -> what changes for it, in the order of the new agreement, then what only the old one has. Empty: nothing."""
     before, after = ({g.dataset: g for g in one.grants} for one in (old, new))
