@@ -101,7 +101,15 @@ def test_pipeline_topics_have_the_same_lanes() -> None:
 def test_state_is_compacted_and_events_are_kept_for_good() -> None:
     register = dataset.register_of(DATASETS).topic
     compacted = {name for name, topic in TOPICS.items() if topic.configs["cleanup.policy"] == "compact"}
-    assert compacted == {register, topics.AGREEMENTS, topics.POSITIONS, topics.SCHEMAS, topics.SIGNATURES, topics.LANES, topics.REDRIVEN}
+    assert compacted == {
+        register,
+        topics.AGREEMENTS,
+        topics.POSITIONS,
+        topics.SCHEMAS,
+        topics.SIGNATURES,
+        topics.LANES,
+        topics.REDRIVEN,
+    }
     assert all(TOPICS[name].configs["retention.ms"] == "-1" for name in TOPICS.keys() - compacted)
 
 
