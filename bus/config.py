@@ -75,6 +75,12 @@ class Engine:
 
 
 @dataclass(frozen=True, slots=True)
+class Ledger:
+    every_seconds: float = 60.0
+    """How often the process `ledger` accounts for what was processed since; 0: there is no such process."""
+
+
+@dataclass(frozen=True, slots=True)
 class Registry:
     url: str = ""
     """http(s)://host:port of another one that keeps its state in this cluster's `_schemas`; empty: the bus serves its own."""
@@ -96,6 +102,7 @@ class Settings:
     capture: Capture = Capture()
     engine: Engine = Engine()
     registry: Registry = Registry()
+    ledger: Ledger = Ledger()
     agreements: Path = ROOT / "deploy" / "agreements"
     schemas: Path = ROOT / "schemas"
     parties: Path = ROOT / "deploy" / "parties"

@@ -103,6 +103,16 @@ METRICS: dict[str, Metric] = {
     "bus_registry_write_seconds": Metric(
         "histogram", (), "seconds", "A change of the registry, from its turn to its own record read back"
     ),
+    # ledger
+    "bus_ledger_difference": Metric(
+        "gauge",
+        ("dataset", "agreement"),
+        "records",
+        "Places where the conservation ledger does not come out; agreement `none`: of the dataset as such",
+    ),
+    "bus_ledger_checked_timestamp_seconds": Metric(
+        "gauge", (), "Unix seconds", "When the ledger had last accounted for all lanes"
+    ),
     # platform
     "bus_process_up": Metric("gauge", ("process",), "0 or 1", "1 while the supervisor sees the process alive"),
     "bus_process_restarts_total": Metric("counter", ("process",), "restarts", "Restarts by the supervisor"),
@@ -143,6 +153,8 @@ EVENTS: dict[str, str] = {
     "registry_configured": "a compatibility level or a mode was set or cleared; `subject` null: the default of all",
     "request_failed": "the registry could not answer a request; `reason` is the kind of error",
     "dead_letter": "an event could not be processed; topic, partition, offset and code only",
+    "ledger_difference": "an event or a delivery is not accounted for; the fields say what, in which topic, lane and offset",
+    "ledger_awaited": "the ledger could not be taken and is tried again; `reason` says why",
     "library": "a line of a library that we run, such as Faust; `library` says which",
     "child_started": "the supervisor started a process",
     "child_exited": "a process ended; it is started again after a pause",

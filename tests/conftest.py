@@ -39,6 +39,8 @@ _SERVERS = {
     "tests/engine/test_lanes": "engine",
     "tests/engine/test_feed": "engine",
     "tests/engine/test_dead_letters": "engine",
+    "tests/engine/test_ledger": "engine",
+    "tests/engine/test_redrive": "engine",
     "tests/engine/test_failpoints": "engine",
     "tests/engine/test_trial": "engine",
     "tests/chaos/test_planted": "planted bugs",

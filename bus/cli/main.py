@@ -13,10 +13,13 @@ from bus.cli import (
     agreement,
     bench,
     catalog,
+    dead,
     demo,
     doctor,
     down,
+    explain,
     frame,
+    ledger,
     replay,
     run,
     schema,
@@ -61,9 +64,12 @@ app.command()(topics.topics)
 app.command()(catalog.catalog)
 app.command()(tail.tail)
 app.command()(verify_feed.verify_feed)
+app.command()(ledger.ledger)
+app.command()(explain.explain)
 app.command()(replay.replay)
 app.command()(simulate.simulate)
 app.add_typer(bench.app, name="bench")
+app.add_typer(dead.app, name="dead", help="What could not be processed: look at it, and put it through again.")
 app.add_typer(agreement.app, name="agreement", help="Change what is shared while the bus runs.")
 app.add_typer(schema.app, name="schema", help="Schemas as contracts: check them, and know what a change does before it is made.")
 app.add_typer(subscriber.app, name="subscriber", help="What an agency needs to subscribe: interface, contracts, a client.")

@@ -19,9 +19,11 @@ KEY_DIGITS = 4
 _REGISTER = "register_"
 _DATA = re.compile(re.escape(NAMESPACE) + r"\.agency\..+\.([^.]+)\.Data")
 _OWN = re.compile(re.escape(NAMESPACE) + r"\.(?:[A-Za-z]+|(?:change|verified|agency)\..+\.(?:Change|Verified|Delivery))")
-_JSON_TOPICS = ("bus.agreements", "bus.positions", "bus.lanes", "_schemas")
+_JSON_TOPICS = ("bus.agreements", "bus.positions", "bus.lanes", "bus.redriven", "_schemas")
 """Topics whose JSON holds no personal data."""
 _HEADERS = re.compile(r"x-[a-z-]+")
+_PLACES = re.compile(r"kafka_dlt-original-(partition|offset|timestamp)")
+_TEXTS = ("kafka_dlt-original-topic",)
 
 
 def key_text(key: bytes | None) -> str:
@@ -31,7 +33,13 @@ def key_text(key: bytes | None) -> str:
 
 def headers(found: list[tuple[str, Any]] | None) -> dict[str, str]:
     """The bus's own headers as text, others masked."""
-    return {name: _header(value) if _HEADERS.fullmatch(name) else MASK for name, value in found or ()}
+    return {name: _shown(name, value) for name, value in found or ()}
+
+
+def _shown(name: str, value: Any) -> str:
+    if _PLACES.fullmatch(name) and isinstance(value, bytes):
+        return str(int.from_bytes(value, "big", signed=True))
+    return _header(value) if _HEADERS.fullmatch(name) or name in _TEXTS else MASK
 
 
 def _header(value: Any) -> str:

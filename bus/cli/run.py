@@ -45,6 +45,17 @@ def engine(context: typer.Context, index: Annotated[int, typer.Argument(min=0, h
 
 
 @app.command()
+def ledger(context: typer.Context) -> None:
+    """Account for every event, again and again, and tell the differences as metrics and log events.
+
+    Example: [bold]bus run ledger[/]
+    """
+    from bus.ledger import watch
+
+    watch.run(frame.settings(context))
+
+
+@app.command()
 def registry(context: typer.Context) -> None:
     """Serve the schema registry: Confluent's REST interface over the topic `_schemas`.
 

@@ -83,9 +83,19 @@ class Point(Enum):
     """The slot is about to be told what Kafka has."""
     AFTER_CONFIRM = "after-confirm"
 
+    # redriving dead letters
+    REDRIVE_COPIED = "redrive-copied"
+    """The copy is written, its transaction open."""
+    REDRIVE_RECORDED = "redrive-recorded"
+    REDRIVE_COMMITTED = "redrive-committed"
 
-_CAPTURE_BEGINS = list(Point).index(Point.SINK_OPENED)
-ENGINE, CAPTURE = tuple(Point)[:_CAPTURE_BEGINS], tuple(Point)[_CAPTURE_BEGINS:]
+
+_CAPTURE_BEGINS, _REDRIVE_BEGINS = map(list(Point).index, (Point.SINK_OPENED, Point.REDRIVE_COPIED))
+ENGINE, CAPTURE, REDRIVE = (
+    tuple(Point)[:_CAPTURE_BEGINS],
+    tuple(Point)[_CAPTURE_BEGINS:_REDRIVE_BEGINS],
+    tuple(Point)[_REDRIVE_BEGINS:],
+)
 
 
 class Armed:

@@ -188,7 +188,8 @@ class Batch:
         return b""
 
     def _bury(self, message: Message, run: Run, code: DeadCode) -> None:
-        about = deadletter.headers(message.topic(), message.partition(), message.offset(), code)
+        at_ms = message.timestamp()[1]
+        about = deadletter.headers(message.topic(), message.partition(), message.offset(), code, at_ms)
         key, value = deadletter.carried(message.key(), message.value())
         self.produce(deadletter.topic(run.plan.dataset), value, key, run.lane, about)
         run.dead[code] = run.dead.get(code, 0) + 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 from bus.core import topics
 from bus.core.outcome import DeadCode
 
@@ -9,6 +11,9 @@ TOPIC_HEADER = "x-original-topic"
 PARTITION_HEADER = "x-original-partition"
 OFFSET_HEADER = "x-original-offset"
 CODE_HEADER = "x-dead-code"
+SPRING_PREFIX = "kafka_dlt-original-"
+"""Spring Kafka's names (KafkaHeaders.DLT_ORIGINAL_*), which tools for dead letters know, in its encodings: topic as text,
+partition as a big-endian int, offset and timestamp as big-endian longs."""
 MAX_BYTES = 8_000_000
 """Most of key and value together that a dead letter carries: the topics take 8 MiB. A compressed record can be longer."""
 
@@ -22,11 +27,15 @@ def carried(key: bytes | None, value: bytes | None) -> tuple[bytes | None, bytes
     return (key, value) if len(key or b"") + len(value or b"") <= MAX_BYTES else (None, None)
 
 
-def headers(input_topic: str, partition: int, offset: int, code: DeadCode) -> list[tuple[str, bytes]]:
-    """What goes with key and value."""
+def headers(input_topic: str, partition: int, offset: int, code: DeadCode, timestamp_ms: int) -> list[tuple[str, bytes]]:
+    """What goes with key and value. `timestamp_ms`: of the original record."""
     return [
         (TOPIC_HEADER, input_topic.encode()),
         (PARTITION_HEADER, b"%d" % partition),
         (OFFSET_HEADER, b"%d" % offset),
         (CODE_HEADER, code.value.encode()),
+        (f"{SPRING_PREFIX}topic", input_topic.encode()),
+        (f"{SPRING_PREFIX}partition", struct.pack(">i", partition)),
+        (f"{SPRING_PREFIX}offset", struct.pack(">q", offset)),
+        (f"{SPRING_PREFIX}timestamp", struct.pack(">q", timestamp_ms)),
     ]

@@ -119,11 +119,12 @@ def _changes(entry: DatasetInput, read: Read, decoder: Decoder, book: DatasetAcc
             unreadable += 1
             book.captured["unreadable"] += 1
             continue
-        repeated += event["event_id"] in ids
+        copy = any(name == topics.REDRIVEN_HEADER for name, _ in record.headers() or ())
+        repeated += event["event_id"] in ids and not copy
         ids[event["event_id"]] = record.offset()
         book.captured[event["op"]] += 1
         fold.add(event)
-        if not event["source"]["snapshot"]:
+        if not event["source"]["snapshot"] and not copy:
             streamed[event["source"]["xid"]] += 1
     if repeated:
         problems.append(f"{entry.dataset.topic}: {repeated} change events stand there more than once")

@@ -64,6 +64,7 @@ def topics_of(datasets: Mapping[str, Dataset], agreements: Mapping[str, Agreemen
     found[topics.AUDIT] = Topic(lanes, "one audit line a lane and transaction of the engine")
     found[topics.LANES] = Topic(lanes, "how far each lane has come: last seqs, offsets of the inputs, policy", _STATE)
     found[topics.POSITIONS] = Topic(1, "how far capture has come in each database", _STATE)
+    found[topics.REDRIVEN] = Topic(1, "which dead letters were put through again, each written with its copy", _STATE)
     found[topics.SCHEMAS] = Topic(1, "schemas and their ids, in Confluent's record layout", _COMPACT)
     return found
 
@@ -79,12 +80,21 @@ def principals(datasets: Mapping[str, Dataset], agreements: Mapping[str, Agreeme
     """Everybody with a user of their own, but the administrator."""
     captures = sorted({f"capture-{d.domain}" for d in datasets.values()})
     agencies = sorted({f"agency-{a.agency}" for a in agreements.values()})
-    return ["operator", "developer", "register", "registry", "engine", "processors", *captures, *agencies]
+    return ["operator", "developer", "register", "registry", "engine", "processors", "redrive", "ledger", *captures, *agencies]
 
 
 def rights(datasets: Mapping[str, Dataset], agreements: Mapping[str, Agreement]) -> set[Right]:
     """All rules together. Whatever is not here is forbidden."""
-    found = {*_engine(datasets), *_register(datasets), *_registry(), *_operator(), *_developer(), *_processors()}
+    found = {
+        *_engine(datasets),
+        *_register(datasets),
+        *_registry(),
+        *_operator(),
+        *_developer(),
+        *_processors(),
+        *_redrive(datasets),
+        *_ledger(datasets),
+    }
     for dataset in datasets.values():
         found |= set(_capture(dataset))
     for agreement in agreements.values():
@@ -155,6 +165,25 @@ def _processors() -> Iterator[Right]:
     yield from _allow("processors", "topic", [topics.SCHEMAS], "READ")
     yield from _allow("processors", "topic", ["processors"], "READ WRITE CREATE DESCRIBE_CONFIGS", "prefixed")
     yield from _allow("processors", "group", ["processors"], "READ", "prefixed")
+
+
+def _redrive(datasets: Mapping[str, Dataset]) -> Iterator[Right]:
+    """The one user beside capture that writes to inputs: what it writes there are copies of dead letters."""
+    inputs = [d.topic for d in datasets.values()]
+    yield from _allow("redrive", "topic", [*inputs, topics.REDRIVEN], "READ WRITE")
+    yield from _allow("redrive", "topic", [topics.dead("")], "READ", "prefixed")
+    yield from _allow("redrive", "topic", [topics.AGREEMENTS, topics.SCHEMAS], "READ")
+    yield from _allow("redrive", "group", ["redrive"], "READ")
+    yield from _allow("redrive", "group", [ENGINE_GROUP], "DESCRIBE")  # in whose name the agreements are read
+    yield from _allow("redrive", "transactional_id", ["redrive"], "WRITE")
+
+
+def _ledger(datasets: Mapping[str, Dataset]) -> Iterator[Right]:
+    """Reads all that is accounted for, and writes nothing."""
+    inputs = [d.topic for d in datasets.values()]
+    yield from _allow("ledger", "topic", [*inputs, topics.AUDIT, topics.LANES, topics.SCHEMAS], "READ")
+    yield from _allow("ledger", "topic", [topics.verified(""), topics.agency(""), topics.dead("")], "READ", "prefixed")
+    yield from _allow("ledger", "group", ["ledger"], "READ")
 
 
 def _agency(agreement: Agreement) -> Iterator[Right]:

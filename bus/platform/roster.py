@@ -34,6 +34,8 @@ def workers(settings: Settings, datasets: Mapping[str, Dataset]) -> list[Worker]
     if not settings.registry.url:
         found.append(Worker(REGISTRY, (sys.executable, "-m", "bus.registry")))  # is up in half the time that the command takes
     found += [_bus(settings, f"engine-{index}", "engine", str(index)) for index in range(settings.engine.workers)]
+    if settings.ledger.every_seconds > 0:
+        found.append(_bus(settings, "ledger", "ledger"))
     faust = (sys.executable, "-m", "faust", "-A", "bus.processors", "worker", "--without-web", "-l", settings.log_level)
     return [*found, Worker("processors", faust)]
 

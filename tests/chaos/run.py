@@ -231,7 +231,7 @@ def extras(bus: Bus, place: Path) -> Iterator[tuple[Proxy, Extra]]:
 def run(seed: int, minutes: float, place: Path) -> bool:
     """Whether all went well; everything else is printed."""
     with running(place / ".bus", PEOPLE, seed) as bus, extras(bus, place / "behind") as (proxy, extra):
-        victims = [name for name in bus.workers() if name != "processors"] + [BEHIND_PROXY]
+        victims = [name for name in bus.workers() if name not in ("processors", "ledger")] + [BEHIND_PROXY]
         steps = plan.draw(seed, minutes * 60, victims)
         chaos = Chaos(bus, proxy, extra, seed)
         unrest = ""

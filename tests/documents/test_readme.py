@@ -32,6 +32,8 @@ SAYS = {
     "catalog": "child.full_name",
     "subscriber": "agency.tax.taxpayers",
     "verify-feed": "is whole",
+    "ledger": "Everything is accounted for",
+    "dead": "dead letters",
     "simulate": "row changes in",
     "replay": "sandbox.test",
 }

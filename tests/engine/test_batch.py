@@ -39,6 +39,9 @@ class Read:
     def key(self) -> bytes:
         return bytes(16)
 
+    def timestamp(self) -> tuple[int, int]:
+        return 1, 0
+
     def value(self) -> bytes:
         return self._value
 

@@ -93,6 +93,9 @@ class Message:
     def key(self) -> bytes | None:
         return self._key
 
+    def timestamp(self) -> tuple[int, int]:
+        return 1, AT_MS
+
     def error(self) -> None:
         return None
 
@@ -147,6 +150,8 @@ def test_each_poisoned_record_is_a_dead_letter_and_its_neighbours_are_delivered_
         headers = {
             "x-original-topic": on.plan.topic.encode(), "x-original-partition": b"0",
             "x-original-offset": b"%d" % place, "x-dead-code": poison.code.value.encode(),
+            "kafka_dlt-original-topic": on.plan.topic.encode(), "kafka_dlt-original-partition": bytes(4),
+            "kafka_dlt-original-offset": place.to_bytes(8, "big"), "kafka_dlt-original-timestamp": AT_MS.to_bytes(8, "big"),
         }  # fmt: skip
         assert letter == (dead, poison.value, poison.key, 0, tuple(headers.items())), poison.what
     (spans,) = trial.audit()["inputs"]

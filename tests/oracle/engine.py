@@ -158,7 +158,7 @@ class _Dataset:
 
 
 def _origin(letter: Raw, topic: str) -> tuple[int, int] | None:
-    headers = {k: v.decode() for k, v in letter.headers.items()}
+    headers = {k: v.decode() for k, v in letter.headers.items() if k.startswith("x-")}
     if headers.get("x-original-topic") != topic or headers.get("x-original-partition") == "-1":
         return None
     return int(headers["x-original-partition"]), int(headers["x-original-offset"])

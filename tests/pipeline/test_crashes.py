@@ -6,6 +6,8 @@ import random
 
 import pytest
 
+from bus.ledger import conserve
+from bus.ledger.conserve import Asked
 from tests.oracle import check
 from tests.pipeline.bus import SOAK, Bus
 from tests.pipeline.load import load
@@ -19,7 +21,7 @@ BACK_SECONDS = 60.0
 @pytest.mark.timeout(7200 if SOAK else 280)
 def test_after_killing_everything_several_times_everything_is_explained(running_bus: Bus) -> None:
     rng = random.Random(SEED)
-    victims = [name for name in (*running_bus.workers(), "kafka", "postgres") if name != "processors"] * TIMES
+    victims = [name for name in (*running_bus.workers(), "kafka", "postgres") if name not in ("processors", "ledger")] * TIMES
     rng.shuffle(victims)
     killed = []
     with load(running_bus, SEED, rate=120.0) as life:
@@ -35,3 +37,5 @@ def test_after_killing_everything_several_times_everything_is_explained(running_
     report = check(running_bus.settings)
     print(f"killed {len(killed)}: {', '.join(killed)}\n{report}")
     assert not report.anomalies, str(report)
+    ledger = conserve.take(running_bus.settings, Asked())
+    assert ledger["ok"], ledger["differences"][:5]

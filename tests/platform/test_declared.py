@@ -68,6 +68,14 @@ def test_a_capture_process_writes_the_topics_of_its_own_domain_only() -> None:
         assert written == own | {topics.dead(d.name) for d in DATASETS.values() if d.domain == domain} | {topics.POSITIONS}
 
 
+def test_only_capture_and_the_redriving_of_dead_letters_write_to_inputs() -> None:
+    for one in DATASETS.values():
+        written = {r.principal for r in RIGHTS if may({r}, r.principal, "WRITE", "topic", one.topic)}
+        assert written == {f"capture-{one.domain}", "redrive"}
+    own = {name for name in TOPICS if may(RIGHTS, "redrive", "WRITE", "topic", name)}
+    assert own == {d.topic for d in DATASETS.values()} | {topics.REDRIVEN}
+
+
 def test_nobody_but_the_administrator_alters_or_deletes_and_only_the_registry_writes_the_schema_log_too() -> None:
     assert not [right for right in RIGHTS if right.operation in ("ALTER", "DELETE", "ALL", "CLUSTER_ACTION", "ALTER_CONFIGS")]
     assert {r.principal for r in RIGHTS if may({r}, r.principal, "WRITE", "topic", topics.SCHEMAS)} == {"registry"}
@@ -87,13 +95,21 @@ def test_every_declared_principal_has_rights_and_no_other_has() -> None:
 
 def test_pipeline_topics_have_the_same_lanes() -> None:
     single = {name for name, topic in TOPICS.items() if topic.partitions != 8}
-    assert single == {topics.AGREEMENTS, topics.POSITIONS, topics.SCHEMAS, topics.SIGNATURES}
+    assert single == {topics.AGREEMENTS, topics.POSITIONS, topics.SCHEMAS, topics.SIGNATURES, topics.REDRIVEN}
 
 
 def test_state_is_compacted_and_events_are_kept_for_good() -> None:
     register = dataset.register_of(DATASETS).topic
     compacted = {name for name, topic in TOPICS.items() if topic.configs["cleanup.policy"] == "compact"}
-    assert compacted == {register, topics.AGREEMENTS, topics.POSITIONS, topics.SCHEMAS, topics.SIGNATURES, topics.LANES}
+    assert compacted == {
+        register,
+        topics.AGREEMENTS,
+        topics.POSITIONS,
+        topics.SCHEMAS,
+        topics.SIGNATURES,
+        topics.LANES,
+        topics.REDRIVEN,
+    }
     assert all(TOPICS[name].configs["retention.ms"] == "-1" for name in TOPICS.keys() - compacted)
 
 

@@ -1,0 +1,74 @@
+"""Taking from a lane's topics what one audit line speaks of, though records may be missing, stand twice or belong to nobody."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Hashable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from bus.ledger.entries import Entry
+
+LOOK_AHEAD = 1_000
+"""Entries that are looked at beyond one that does not belong, before what is looked for is taken for missing."""
+
+
+class Tape(Protocol):
+    """One lane's topics. `next`: None at the end; `doubt`: more ought to stand there, so wait a little."""
+
+    lane: int
+
+    def next(self, topic: str, doubt: bool = False) -> Entry | None: ...
+
+    def back(self, topic: str, entries: Iterable[Entry]) -> None: ...
+
+    def is_open(self, topic: str) -> bool: ...
+
+
+@dataclass(slots=True)
+class Collected:
+    """`found`: what was wanted, and others if asked for. `before`, `between`: what stood before the first and among them."""
+
+    found: list[Any] = field(default_factory=list)
+    before: list[Entry] = field(default_factory=list)
+    between: list[Entry] = field(default_factory=list)
+
+
+def below(tape: Tape, topic: str, end: int, place: Callable[[Entry], int]) -> list[Any]:
+    """The next entries, up to the first whose place is not below `end`."""
+    found: list[Entry] = []
+    while (entry := tape.next(topic)) is not None:
+        if place(entry) >= end:
+            tape.back(topic, [entry])
+            break
+        found.append(entry)
+    return found
+
+
+def collect(
+    tape: Tape, topic: str, wanted: Container[Any], count: int, key: Callable[[Entry], Hashable], others: int = 0
+) -> Collected:
+    """`count` entries whose key is wanted, each key once and in whatever order, and `others` with any other key.
+
+    What stands behind the last of them stays on the tape.
+    """
+    got, keys = Collected(), set[Hashable]()
+    more, skipped = 0, list[Entry]()
+    while len(keys) < count or more < others:
+        entry = tape.next(topic, doubt=True)
+        if entry is None:
+            break
+        name = key(entry)
+        if name in wanted and name not in keys:
+            (got.between if got.found else got.before).extend(skipped)
+            skipped.clear()
+            keys.add(name)
+            got.found.append(entry)
+        elif more < others:
+            more += 1
+            got.found.append(entry)
+        else:
+            skipped.append(entry)
+            if len(skipped) >= LOOK_AHEAD:
+                break
+    tape.back(topic, skipped)
+    return got
