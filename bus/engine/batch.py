@@ -178,13 +178,10 @@ class Batch:
 
     def _take_older(self, message: Message, run: Run, person_of: PersonOf, code: DeadCode) -> Tally:
         """A record that the plan refuses, once more if an earlier schema of its topic explains that; b'' if it was buried."""
-        if code is DeadCode.UNKNOWN_SCHEMA:
-            try:
-                value = run.plan.older(message.value())
-                return run.plan.handle(value, message.key(), person_of, run.seqs, run.force, self._out)
-            except Malformed as bad:
-                code = bad.code
-        self._bury(message, run, code)
+        try:
+            return run.plan.again(message.value(), message.key(), person_of, run.seqs, run.force, self._out, code)
+        except Malformed as bad:
+            self._bury(message, run, bad.code)
         return b""
 
     def _bury(self, message: Message, run: Run, code: DeadCode) -> None:

@@ -26,12 +26,13 @@ from dataclasses import dataclass
 from bus.avro import derive
 from bus.avro.catalogue import Catalogue, record_subject, value_subject
 from bus.avro.dataset import Dataset, Schema, SchemaError
+from bus.avro.frame import Malformed
 from bus.avro.older import Resolve, compile_older
 from bus.avro.projection import GrantError, Projection, compile_grant
 from bus.core import identity, topics
 from bus.core.agreement import Agreement, Grant, Mask
 from bus.core.identity import SECRET_BYTES
-from bus.core.outcome import OUTCOMES, VERDICTS, Outcome
+from bus.core.outcome import OUTCOMES, VERDICTS, DeadCode, Outcome
 from bus.engine import native
 from bus.engine.generate import Generator, Subscription
 from bus.engine.verification import MatchError
@@ -74,6 +75,24 @@ class Plan:
     """The generated Python: what the kernel does too, for people."""
     older: Resolve
     """What `handle` refuses as UNKNOWN_SCHEMA, if it is of an earlier schema of the topic: a value that it takes."""
+
+    def again(
+        self,
+        value: bytes,
+        key: bytes,
+        person_of: PersonOf,
+        seqs: list[int],
+        force: Sequence[bool],
+        out: list[Record],
+        code: DeadCode,
+    ) -> Tally:
+        """A value that `handle` has refused with `code`, once more if an earlier schema of the topic explains that.
+
+        Raises Malformed.
+        """
+        if code is not DeadCode.UNKNOWN_SCHEMA:
+            raise Malformed(code)
+        return self.handle(self.older(value), key, person_of, seqs, force, out)
 
     def verdict(self, tally: Tally) -> str:
         """'MATCH', …, or NO_VERDICT."""

@@ -143,6 +143,8 @@ REMEDIES: dict[str, str] = {
     DeadCode.BAD_FRAME.value: "not written by capture: find out who may write to the topic (`bus doctor`); nothing to redrive",
     DeadCode.MALFORMED.value: "the bytes do not fit their schema and never will: find out who wrote them; if it was the bus, "
     "keep the letter and report it. Redriving helps only after the engine itself was mended",
+    DeadCode.OLD_SCHEMA.value: "written under an earlier schema that today's cannot read (`bus schema diff` says why): "
+    "release a schema that can, such as one that gives a new field a default, then redrive",
     DeadCode.TRUNCATE.value: "cannot be redriven: the rows are gone and no event says which. Ask the agency: it tells the "
     "subscribers, or capture of the database begins anew (`python -m connectors.capture.forget`)",
     DeadCode.UNCONVERTIBLE.value: "cannot be redriven: there is no event. The agency corrects the value (an infinity, a number "

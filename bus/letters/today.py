@@ -16,7 +16,7 @@ from bus.config import Settings
 from bus.core.outcome import Outcome
 from bus.engine import agreement_log
 from bus.engine.client import HumanNeeded
-from bus.engine.plan import Plan, PlanError
+from bus.engine.plan import Plan, PlanError, Record
 from bus.engine.policy import Grounds, Policy
 from bus.engine.replica import ReplicaReader
 from bus.letters.letter import Letter, LetterError
@@ -53,10 +53,14 @@ class Today:
         if plan is None:
             return Becomes(code="UNKNOWN_TOPIC")
         force, seqs = self.policy.force(self.now_ms), [0] * len(self.policy.agreements)
+        given = letter.value, letter.key or b"", self._person_of, seqs, force, list[Record]()
         try:
-            tally = plan.handle(letter.value, letter.key or b"", self._person_of, seqs, force, [])
-        except Malformed as bad:
-            return Becomes(code=bad.code.value)
+            tally = plan.handle(*given)
+        except Malformed as first:
+            try:
+                tally = plan.again(*given, first.code)
+            except Malformed as bad:
+                return Becomes(code=bad.code.value)
         return Becomes("", plan.verdict(tally), dict(plan.outcomes(tally)))
 
 

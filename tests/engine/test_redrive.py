@@ -63,7 +63,9 @@ class Mended:
             self.stage.settings = whole
         found = [one for one in self.letters() if one.place not in before]
         sources = {one.topic for one in self.stage.sources}
-        self._left = [one for one in found if one.source in sources and not (one.value or b"").startswith(UNKNOWN)]
+        ours = [one for one in found if one.source in sources and not (one.value or b"").startswith(UNKNOWN)]
+        alone = {item.place for item in self.plan(ours).items if item.action == "redrive"}
+        self._left = [one for one in ours if one.place in alone]  # made-up rows may be the same row
 
     def take(self, count: int, topic: str = "") -> list[Any]:
         """As many letters that no other test has taken."""
