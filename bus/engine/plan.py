@@ -78,7 +78,7 @@ class Plan:
 
     def again(
         self,
-        value: bytes,
+        value: bytes | None,
         key: bytes,
         person_of: PersonOf,
         seqs: list[int],
@@ -90,7 +90,7 @@ class Plan:
 
         Raises Malformed.
         """
-        if code is not DeadCode.UNKNOWN_SCHEMA:
+        if value is None or code is not DeadCode.UNKNOWN_SCHEMA:
             raise Malformed(code)
         return self.handle(self.older(value), key, person_of, seqs, force, out)
 
