@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from typing import Any
+from urllib.parse import urlsplit
 
 from bus.config import ConfigError, Settings
 
@@ -21,6 +22,7 @@ Not OFFSET_BEGINNING: librdkafka 2.16 asks the broker what that is only half a s
 """
 READ_WHOLE = {"auto.offset.reset": "earliest"}
 _INFO = 6
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _NOT_TRIED = "Operation not attempted"
 """Of partitions that were asked for together with one that is refused."""
 _NOT_YET_MADE = re.compile(r"in state (?!UP\b|REAUTH\b)[A-Z_]+")
@@ -111,10 +113,18 @@ def registry_url(settings: Settings) -> str:
 
 
 def registry_user(settings: Settings, principal: str) -> tuple[str, str] | None:
-    """User and password at the registry: our own knows the bus's principals, an external one has one user or none."""
+    """User and password at the registry: our own knows the bus's principals, an external one has one user or none.
+
+    Raises ConfigError where they would go over the network in clear.
+    """
     if not settings.registry.url:
         return principal, password(settings, principal)
     user = settings.registry.user
+    address = urlsplit(settings.registry.url)
+    if user and address.scheme != "https" and address.hostname not in _LOOPBACK:
+        raise ConfigError(
+            f"registry.url is {settings.registry.url}: the password of {user!r} would go over the network in clear; use https"
+        )
     return (user, settings.secret("registry-user").decode().strip()) if user else None
 
 

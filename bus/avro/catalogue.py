@@ -69,7 +69,9 @@ class Catalogue:
             case records.DELETE_SUBJECT_KEY if value:
                 self._hide(records.json_object(value))
             case records.CONFIG_KEY:
-                _set(self._levels, about.get("subject"), records.json_object(value).get("compatibilityLevel"))
+                level = records.json_object(value).get("compatibilityLevel")
+                if level is None or level in records.LEVELS:  # as Confluent's, which passes over a record that it cannot read
+                    _set(self._levels, about.get("subject"), level)
             case records.MODE_KEY:
                 _set(self._modes, about.get("subject"), records.json_object(value).get("mode"))
             case records.NOOP_KEY:

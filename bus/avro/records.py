@@ -60,6 +60,9 @@ class Record:
     value: bytes | None
 
 
+LEVELS = ("NONE", "BACKWARD", "BACKWARD_TRANSITIVE", "FORWARD", "FORWARD_TRANSITIVE", "FULL", "FULL_TRANSITIVE")
+
+
 def key_bytes(subject: str, version: int) -> bytes:
     return compact({"keytype": SCHEMA_KEY, "subject": subject, "version": version, "magic": 1})
 

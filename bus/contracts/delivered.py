@@ -7,13 +7,14 @@ here. What a change of a dataset would break without anybody having agreed to it
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from bus.avro.catalogue import Catalogue
 from bus.avro.dataset import SchemaError
 from bus.contracts.compatibility import Direction, Level, Parsed, check, field_at, parse
+from bus.core import topics
 from bus.core.agreement import Grant
 
 
@@ -39,6 +40,11 @@ class Broken:
 
     def __str__(self) -> str:
         return f"{self.agreement}, {self.dataset} {self.field}: {self.reason}"
+
+
+def levels(subjects: Iterable[str]) -> dict[str, str]:
+    """Subject -> compatibility level in the registry, of what is delivered; others have the registry's own."""
+    return {name: Level.FULL_TRANSITIVE.value for name in subjects if name.startswith(topics.agency(""))}
 
 
 _REMEDY = (

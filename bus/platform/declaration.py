@@ -148,7 +148,8 @@ def _bring(settings: Settings, files: Files) -> tuple[list[str], list[str], Agre
         )
         cluster.grant(client, declared.rights(datasets, agreements))
         quotas.bring(client, settings, declared.principals(datasets, agreements))
-    registration.ensure(settings, subjects(datasets, agreements))
+    wanted = subjects(datasets, agreements)
+    registration.ensure(settings, wanted, delivered.levels(wanted))
     return created, users, found
 
 

@@ -10,6 +10,7 @@ from kafka.admin import ACL
 
 from bus import access
 from bus.config import Settings
+from bus.contracts import delivered
 from bus.core import difference
 from bus.core.agreement import Agreement
 from bus.platform import agreed, cluster, declared, quotas
@@ -35,7 +36,7 @@ class Plan:
     """Rights that would be taken away."""
     quotas: tuple[str, ...]
     schemas: tuple[str, ...]
-    """'subject, version n'."""
+    """'subject, version n', and 'subject, level L'."""
 
     def __bool__(self) -> bool:
         """Whether there is anything to do; what waits for a signature is for its party to do."""
@@ -91,4 +92,5 @@ def _schemas(settings: Settings, wanted: Mapping[str, Any]) -> tuple[str, ...]:
         if known.propose(subject, schema):
             latest = known.latest(subject)
             listed.append(f"{subject}, version {latest.version + 1 if latest else 1}")
-    return tuple(listed)
+    levels = delivered.levels(wanted)
+    return (*listed, *(f"{subject}, level {levels[subject]}" for subject in log.differing(known, levels)))

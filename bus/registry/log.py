@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from bus import access
-from bus.avro import catalogue
+from bus.avro import catalogue, records
 from bus.avro.catalogue import Catalogue, CatalogueError
 from bus.config import Settings
 from bus.core.topics import SCHEMAS
@@ -85,20 +86,22 @@ def _bytes(data: bytes | str | None) -> bytes | None:
     return data.encode() if isinstance(data, str) else data
 
 
-def ensure(settings: Settings, subjects: Mapping[str, Any]) -> dict[str, int]:
+def ensure(settings: Settings, subjects: Mapping[str, Any], levels: Mapping[str, str] = MappingProxyType({})) -> dict[str, int]:
     """Make each schema (parsed JSON) its subject's latest version and give the ids, by subject.
+
+    `levels`: the compatibility levels that subjects are to have.
 
     Principal `admin`. Idempotent: what is already registered writes nothing. Raises RegistryError.
     """
     config = access.confluent(settings, "admin")
     found = read(config)
-    if all(_registered(found, subject, schema) for subject, schema in subjects.items()):
+    if all(_registered(found, subject, schema) for subject, schema in subjects.items()) and not differing(found, levels):
         return {subject: found.id_for(subject, schema) for subject, schema in subjects.items()}
     producer = Producer({**config, "transactional.id": WRITER, "acks": "all", "partitioner": "murmur2_random"})
     try:
         producer.init_transactions(WRITE_SECONDS)
         found = read(config)  # again, now that nobody else can write
-        _write(producer, found, subjects)
+        _write(producer, found, subjects, levels)
     except KafkaException as error:
         raise RegistryError(f"cannot write {SCHEMAS!r}: {error.args[0].str()}") from error
     return _read_back(config, subjects)
@@ -117,10 +120,18 @@ def _registered(found: Catalogue, subject: str, schema: Any) -> bool:
     return found.propose(subject, schema) is None
 
 
-def _write(producer: Producer, found: Catalogue, subjects: Mapping[str, Any]) -> None:
+def differing(found: Catalogue, levels: Mapping[str, str]) -> list[str]:
+    """Subjects that have another level than these."""
+    return [subject for subject, level in levels.items() if found.level(subject) != level]
+
+
+def _write(producer: Producer, found: Catalogue, subjects: Mapping[str, Any], levels: Mapping[str, str]) -> None:
     producer.begin_transaction()
     for subject, schema in subjects.items():
         if entry := found.propose(subject, schema):
             producer.produce(SCHEMAS, catalogue.value_bytes(entry), catalogue.key_bytes(subject, entry.version), partition=0)
             found.add(entry)
+    for subject in differing(found, levels):
+        record = records.level_record(subject, levels[subject])
+        producer.produce(SCHEMAS, record.value, record.key, partition=0)
     producer.commit_transaction(WRITE_SECONDS)

@@ -46,6 +46,10 @@ class Registry:
         body = {"schema": catalogue.text_of(schema)}
         return int(self._ask("POST", f"/subjects/{quote(subject, safe='')}/versions", body)["id"])
 
+    def set_level(self, subject: str, level: str) -> None:
+        """The compatibility level of a subject. Raises RegistryError."""
+        self._ask("PUT", f"/config/{quote(subject, safe='')}", {"compatibility": level})
+
     def _ask(self, method: str, path: str, body: Any = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.url + path, data, dict(self.headers), method=method)

@@ -19,7 +19,7 @@ from bus.contracts.compatibility import Level, Parsed
 from bus.contracts.parsing import InvalidSchema
 from bus.registry.answers import Decision, Refused
 
-LEVELS = tuple(level.value for level in Level)
+LEVELS = records.LEVELS
 DEFAULT_LEVEL = "BACKWARD"
 MODES = ("READWRITE", "READONLY")
 """IMPORT, by which a client chooses ids itself, is not offered: `bus up` and the topic are the ways to move."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bus.avro.catalogue import Catalogue
-from bus.config import Registry, Settings
+from bus.config import ConfigError, Registry, Settings
 from bus.platform import checks, roster
 from bus.registry import registration
 from bus.registry.log import RegistryError
@@ -34,6 +34,25 @@ def test_what_is_registered_there_is_read_by_the_bus_and_registering_again_chang
     ids = registration.ensure(elsewhere, wanted)
     assert len(set(ids.values())) == 2
     assert registration.ensure(elsewhere, wanted) == ids
+
+
+def test_levels_are_set_there_and_what_was_signed_may_break_them(elsewhere: Settings, registry: Served) -> None:
+    subject, schema = f"elsewhere-{uuid.uuid4().hex}", record()
+    registration.ensure(elsewhere, {subject: schema}, {subject: "FULL_TRANSITIVE"})
+    assert registry.get(f"/config/{subject}") == {"compatibilityLevel": "FULL_TRANSITIVE"}
+    changed = schema | {"fields": [{"name": "must", "type": "int"}]}
+    ids = registration.ensure(elsewhere, {subject: changed}, {subject: "FULL_TRANSITIVE"})
+    assert ids == registration.ensure(elsewhere, {subject: changed}, {subject: "FULL_TRANSITIVE"})
+    assert registry.get(f"/config/{subject}") == {"compatibilityLevel": "FULL_TRANSITIVE"}
+
+
+@pytest.mark.parametrize("url", ["http://registry.example:8081", "http://10.0.0.7", "HTTP://127.0.0.1.example"])
+def test_no_password_goes_over_a_network_in_clear(elsewhere: Settings, url: str) -> None:
+    named = dataclasses.replace(elsewhere, registry=Registry(url=url, user="admin"))
+    with pytest.raises(ConfigError, match="use https"):
+        Remote.of(named)
+    Remote.of(dataclasses.replace(elsewhere, registry=Registry(url=url.lower().replace("http:", "https:"), user="admin")))
+    Remote.of(dataclasses.replace(elsewhere, registry=Registry(url=url)))
 
 
 def test_a_refusal_is_told_with_its_reason_and_without_the_password(elsewhere: Settings, registry: Served) -> None:

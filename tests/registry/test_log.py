@@ -14,6 +14,7 @@ from bus.avro import catalogue
 from bus.config import Settings
 from bus.core.topics import SCHEMAS
 from bus.registry import log
+from tests.registry.served import Served
 
 
 def schema(name: str, doc: str = "") -> dict[str, Any]:
@@ -32,6 +33,32 @@ def test_registering_again_writes_nothing_and_gives_the_same_ids(bus_home: Setti
     found = log.read(access.confluent(bus_home, "admin"))
     assert [e.version for e in found.versions("log-a-value")] == [1, 2]
     assert json.loads(found.schema(first["log-a-value"])) == schema("A"), "old ids stay readable"
+
+
+def test_a_subject_gets_its_level_once_and_the_registry_holds_foreign_clients_to_it(bus_home: Settings, registry: Served) -> None:
+    subject = "agency.level.test-value"
+    log.ensure(bus_home, {subject: schema("Level")}, {subject: "FULL_TRANSITIVE"})
+    before = _end(bus_home)
+    log.ensure(bus_home, {subject: schema("Level")}, {subject: "FULL_TRANSITIVE"})
+    assert _end(bus_home) == before
+    assert registry.get(f"/config/{subject}") == {"compatibilityLevel": "FULL_TRANSITIVE"}
+    fewer = schema("Level") | {"fields": []}  # BACKWARD, the default, would let it pass
+    refused = registry.ask("POST", f"/subjects/{subject}/versions", {"schema": json.dumps(fewer)})
+    assert refused.status == 409
+    log.ensure(bus_home, {subject: fewer}, {subject: "FULL_TRANSITIVE"})  # what both parties have signed
+
+
+def test_a_level_that_nobody_knows_is_passed_over_as_confluents_registry_does(bus_home: Settings, registry: Served) -> None:
+    subject = "unknown-level-value"
+    log.ensure(bus_home, {subject: schema("Unknown")}, {subject: "FULL"})
+    key = json.dumps({"keytype": "CONFIG", "subject": subject, "magic": 0}).encode()
+    producer = Producer(access.confluent(bus_home, "admin"))
+    producer.produce(SCHEMAS, b'{"subject": "x", "compatibilityLevel": "SIDEWAYS"}', key, partition=0)
+    assert producer.flush(30) == 0
+    log.ensure(bus_home, {f"{subject}-2": schema("Unknown")})
+    assert registry.get(f"/config/{subject}") == {"compatibilityLevel": "FULL"}
+    fewer = schema("Unknown") | {"fields": []}
+    assert registry.ask("POST", f"/subjects/{subject}/versions", {"schema": json.dumps(fewer)}).status == 409
 
 
 def test_two_writers_at_once_never_give_one_id_to_two_schemas(bus_home: Settings) -> None:
