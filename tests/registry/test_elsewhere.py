@@ -73,7 +73,7 @@ def test_a_refusal_is_told_with_its_reason_and_without_the_password(elsewhere: S
 def test_a_registry_that_keeps_its_state_elsewhere_is_refused(monkeypatch: pytest.MonkeyPatch, elsewhere: Settings) -> None:
     monkeypatch.setattr(registration, "VISIBLE_SECONDS", 0.0)
     with pytest.raises(RegistryError, match="must keep its state there"):
-        registration._through(Remote.of(elsewhere), Catalogue, {f"elsewhere-{uuid.uuid4().hex}": record()})
+        registration._through(Remote.of(elsewhere), Catalogue, {f"elsewhere-{uuid.uuid4().hex}": record()}, {})
 
 
 def test_the_bus_then_serves_none(elsewhere: Settings) -> None:
