@@ -13,10 +13,12 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from bus import access
 from bus.config import Settings
 from bus.core import topics
-from bus.platform import processes
+from bus.engine import agreement_log
+from bus.platform import declared, processes
+from bus.platform.declared import Right
 from tests.oracle.agreements import read_all
 from tests.oracle.collect import all_topics
-from tests.pipeline.bus import Bus
+from tests.pipeline.bus import SOAK, Bus
 
 WAIT_SECONDS = 20.0
 FOREIGN_GROUPS = ("bus-engine", "register", "operator", "developer", "processors", "capture-civil", "anything", "agency-")
@@ -134,6 +136,77 @@ def one_agency(settings: Settings, agency: str, every: list[str], all_agencies: 
     for name in (*FOREIGN_IDS, principal):
         assert refusal(settings, principal, name) == KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, f"{principal} as {name}"
     return 3 * len(every) + len(groups) + 2 + len(FOREIGN_IDS) + 1
+
+
+OTHERS = (
+    "operator",
+    "developer",
+    "register",
+    "registry",
+    "engine",
+    "processors",
+    "ledger",
+    "redrive",
+    "capture-civil",
+    "capture-land",
+)
+
+
+def may(rights: set[Right], principal: str, operation: str, resource: str, name: str) -> bool:
+    """Kafka's rule for ALLOW entries: literal, '*', or prefix; READ and WRITE include DESCRIBE."""
+    return any(
+        right.principal == principal
+        and right.resource == resource
+        and (name.startswith(right.name) if right.pattern == "prefixed" else right.name in (name, "*"))
+        and (right.operation == operation or (operation == "DESCRIBE" and right.operation in ("READ", "WRITE")))
+        for right in rights
+    )
+
+
+def fetched(settings: Settings, principal: str, name: str) -> bool:
+    """Whether the broker answers a fetch of an existing topic with anything but a refusal."""
+    reader = consumer(settings, principal, principal)
+    try:
+        if _refused(reader, name):
+            return False
+        reader.assign([TopicPartition(name, 0, 0)])
+        deadline = time.monotonic() + WAIT_SECONDS
+        while time.monotonic() < deadline:
+            message = reader.poll(0.2)
+            error = message.error() if message is not None else None
+            if error is not None and error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                return False
+            if message is not None:
+                return True
+    finally:
+        reader.close()
+    raise AssertionError(f"{principal}: no answer for {name}")
+
+
+@pytest.mark.skipif(not SOAK, reason="make soak")
+@pytest.mark.parametrize("principal", OTHERS)
+def test_everybody_else_may_do_what_is_declared_and_nothing_more(running_bus: Bus, principal: str) -> None:
+    """Every topic read and written, every group and transactional id tried, over the wire."""
+    settings = running_bus.settings
+    rights = declared.rights(running_bus.datasets, agreement_log.read(access.confluent(settings, "admin")).agreements())
+    every = all_topics(settings)
+    shown = {name for name in every if may(rights, principal, "DESCRIBE", "topic", name)}
+    assert set(all_topics(settings, principal)) == shown
+    with ThreadPoolExecutor(6) as pool:
+        read = {
+            name for name, yes in zip(every, pool.map(lambda name: fetched(settings, principal, name), every), strict=True) if yes
+        }
+    assert read == {name for name in every if may(rights, principal, "READ", "topic", name)}
+    harmless = [name for name in every if not may(rights, principal, "WRITE", "topic", name)]
+    assert not writable(settings, principal, harmless), f"{principal} writes"
+    groups = [g for g in (*FOREIGN_GROUPS, "ledger", "agency-tax") if not may(rights, principal, "READ", "group", g)]
+    topic = min(read, default="")
+    for group in groups if topic else ():
+        assert not joins(settings, principal, group, topic), f"{principal} gets into the group {group}"
+    ids = [name for name in FOREIGN_IDS if not may(rights, principal, "WRITE", "transactional_id", name)]
+    for name in ids:
+        assert refusal(settings, principal, name) == KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED, f"{principal} as {name}"
+    print(f"{principal}: {2 * len(every) + len(harmless) + len(groups) + len(ids)} verdicts, no surprise")
 
 
 @pytest.mark.parametrize(
