@@ -133,6 +133,7 @@ EVENTS: dict[str, str] = {
     "table_resumed": "a table that was held has published all that waited",
     "position_forgotten": "capture of this database begins anew with a snapshot",
     "register_ready": "the replica is complete",
+    "register_read_anew": "the replica is filled from the register's topic: its first time, another schema, or it was damaged",
     "register_awaited": "a worker waits for the replica; `reason` says whether it is not complete or too far behind",
     "agreements_compiled": "`bus.agreements` says something new, and it is ready to take effect after `seconds`",
     "agreements_in_force": "from the next transaction on this worker works by these agreements",

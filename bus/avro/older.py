@@ -38,7 +38,7 @@ def compile_older(subject: str, today: Any, today_id: int, found: Catalogue) -> 
         if number not in texts:
             raise Malformed(DeadCode.UNKNOWN_SCHEMA)
         if number not in made:
-            made[number] = _compile(json.loads(texts[number]), today, header)
+            made[number] = _compile(texts[number], today, header)
         one = made[number]
         if one is None:
             raise Malformed(DeadCode.OLD_SCHEMA)
@@ -47,12 +47,12 @@ def compile_older(subject: str, today: Any, today_id: int, found: Catalogue) -> 
     return resolve
 
 
-def _compile(old: Any, today: Any, header: bytes) -> Resolve | None:
+def _compile(text: str, today: Any, header: bytes) -> Resolve | None:
     """None where no value of the old schema can be one of today's."""
-    before, now = _logic(old), _logic(today)
-    if any(not before[path] <= now[path] for path in before.keys() & now.keys()):
-        return None
     try:
+        old = json.loads(text)
+        if not _means_the_same(old, today):
+            return None
         walk = compile_walker(old, (), start=HEADER_BYTES)
         writer, reader = (fastavro.parse_schema(_plain(schema)) for schema in (old, today))
     except Exception:  # whatever somebody registered: a schema that cannot be compiled resolves nothing
@@ -86,9 +86,16 @@ def _plain(schema: Any) -> Any:
     return made
 
 
+def _means_the_same(old: Any, today: Any) -> bool:
+    """Whether what is in both schemas stands for the same in both. A value may take any branch of a union that holds it, so
+    branches of another meaning beside the right one are one too many."""
+    before, now = _logic(old), _logic(today)
+    return all(before[path] == now[path] for path in before.keys() & now.keys())
+
+
 def _logic(schema: Any, path: tuple[str, ...] = (), into: Logic | None = None) -> Logic:
-    """Path -> the logical types that a value there can have, () for none. A name stands for itself: it is looked at where it
-    is defined."""
+    """Path -> the logical types that a value there can have, () for none. A field is there under its aliases too: it reads what
+    was written under them. A type's name stands for itself: it is looked at where it is defined."""
     found: Logic = {} if into is None else into
     if isinstance(schema, list):
         for one in schema:
@@ -97,7 +104,8 @@ def _logic(schema: Any, path: tuple[str, ...] = (), into: Logic | None = None) -
         kind = schema["type"]
         if kind == "record":
             for one in schema["fields"]:
-                _logic(one["type"], (*path, one["name"]), found)
+                for name in (one["name"], *one.get("aliases", ())):
+                    _logic(one["type"], (*path, name), found)
         elif kind in ("array", "map"):
             _logic(schema["items" if kind == "array" else "values"], (*path, "[]"), found)
         elif isinstance(kind, list | dict):

@@ -82,6 +82,8 @@ class Follower:
         self._targets: dict[int, int] | None = None
         self._ready = False
         self._gauges_due = 0.0
+        if writer.rebuilt:
+            self._log.info("register_read_anew")
         writer.set_ready(False)  # until what happened since the last run is applied too
         telemetry.gauge("bus_register_ready").set(0)
         self._assign()

@@ -122,6 +122,36 @@ def test_bytes_that_would_mean_something_else_are_refused(was: Any, now: Any) ->
     assert refusal(old, today, encode(old, {"a": _example(was)})) is DeadCode.OLD_SCHEMA
 
 
+@pytest.mark.parametrize(("was", "now"), [(MONEY, MONEY | {"scale": 3}), (DATE, "int"), ("int", DATE)], ids=str)
+def test_a_renamed_field_is_held_to_its_meaning_too(was: Any, now: Any) -> None:
+    """Avro finds it by its alias: 5.00 must not come out as 0.500."""
+    old = row(("a", was))
+    assert refusal(old, renamed(now), encode(old, {"a": _example(was)})) is DeadCode.OLD_SCHEMA
+    value = encode(old, {"a": _example(was)})
+    assert resolved(old, renamed(was), value)[5:] == value
+
+
+def renamed(kind: Any) -> dict[str, Any]:
+    return {"type": "record", "name": "Row", "fields": [{"name": "b", "type": kind, "aliases": ["a"]}]}
+
+
+def test_a_union_in_which_another_meaning_comes_first_is_refused() -> None:
+    old, today = row(("a", "int")), row(("a", ["null", DATE, "long"]))
+    assert refusal(old, today, encode(old, {"a": 2})) is DeadCode.OLD_SCHEMA
+
+
+@pytest.mark.parametrize(
+    "text", ["syntax = 3;", "[" * 5_000, "7", '{"name": "Row"}', '{"type": "record", "name": "R", "fields": 7}']
+)
+def test_a_text_that_is_no_avro_schema_resolves_nothing_and_stops_nobody(text: str) -> None:
+    """Other registries keep other things than Avro under a subject, and whoever may write there may write anything."""
+    today, found = row(("a", "int")), Catalogue()
+    found._subjects[SUBJECT] = {1: Entry(SUBJECT, 1, OLD, text)}
+    with pytest.raises(Malformed) as caught:
+        compile_older(SUBJECT, today, TODAY, found)(frame.header(OLD) + b"\2")
+    assert caught.value.code is DeadCode.OLD_SCHEMA
+
+
 def _example(kind: Any) -> Any:
     if isinstance(kind, list):
         return None

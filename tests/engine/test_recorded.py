@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import copy
+import io
+import json
 from dataclasses import replace
+from typing import Any
 
+import fastavro
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bus.avro.frame import Malformed
+from bus.avro.catalogue import Entry, value_subject
+from bus.avro.frame import Malformed, header
+from bus.avro.older import _plain
 from bus.core.agreement import Agreement
 from bus.engine.plan import Record, Secrets, compile_plan
 from bus.engine.recorded import Recorded
 from tests.engine.reference import Row
 from tests.engine.worlds import AGREEMENT_SECRET, MAX_RECORD_BYTES, PERSON_SECRET, Stage, changes, stages
 
+EARLIER = 90_000
 Event = tuple[str, Row | None, Row | None]
 
 
@@ -78,6 +86,39 @@ def test_the_verdict_on_a_row_is_the_recorded_one_whoever_was_corrected_since(da
         if agreement.id in expected:
             outcome, _ = reader(stage, agreement).treat(verified, key, lambda _: None, [0] * len(agreed), place)
             assert outcome == expected[agreement.id]
+
+
+@given(st.data(), stages())
+def test_one_that_was_verified_under_an_earlier_schema_is_given_as_one_of_todays(data: st.DataObject, stage: Stage) -> None:
+    agreed = stage.world.agreements
+    _, records = live(stage, data.draw(changes(stage.world.dataset)), (False,) * len(agreed), [0] * len(agreed))
+    _, verified, key = records[-1]
+    earlier = as_before(stage, verified)
+    for place, agreement in enumerate(agreed):
+        if agreement.id in stage.plan.agreements:
+            expected, counted = [7] * len(agreed), [7] * len(agreed)
+            read = reader(stage, agreement)
+            wanted = read.treat(verified, key, stage.replica.get, expected, place)
+            assert read.treat(earlier, key, stage.replica.get, counted, place) == wanted
+            assert counted == expected
+
+
+def as_before(stage: Stage, verified: bytes) -> bytes:
+    """The event as it was when rows had one column more; the schema of then is put into the stage's catalogue."""
+    subject = value_subject(f"verified.{stage.world.dataset.name}")
+    today = stage.schemas[subject]
+    older = copy.deepcopy(today)
+    row = next(f for f in older["fields"] if f["name"] == "before")["type"][1]
+    row["fields"].insert(0, {"name": "gone", "type": "string"})
+    stage.catalogue.add(Entry(subject, 0, EARLIER, json.dumps(older)))
+    reading, writing = (fastavro.parse_schema(_plain(schema)) for schema in (today, older))
+    found: Any = fastavro.schemaless_reader(io.BytesIO(verified[5:]), reading, None)
+    for image in (found["before"], found["after"]):
+        if image is not None:
+            image["gone"] = "x"
+    out = io.BytesIO()
+    fastavro.schemaless_writer(out, writing, found)
+    return header(EARLIER) + out.getvalue()
 
 
 @given(st.data(), stages())

@@ -5,17 +5,23 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from bus import telemetry
+from bus.avro import dataset, derive
+from bus.avro.catalogue import value_subject
 from bus.bench.events import person
 from bus.core import topics
 from bus.core.identity import person_key
 from bus.engine.register import Follower
 from bus.engine.replica import ReplicaReader
+from bus.registry import log as registry
 from tests.engine.stage import PEOPLE, Stage
 
 pytestmark = pytest.mark.timeout(200)
@@ -32,9 +38,9 @@ def home(stage: Stage, tmp_path: Path) -> Path:
 class Following:
     """A register process, step by step in this one; `people` reads what it left when it is closed."""
 
-    def __init__(self, stage: Stage, home: Path) -> None:
+    def __init__(self, stage: Stage, home: Path, schemas: Path | None = None) -> None:
         self.home = home
-        self.follower = Follower.open(dataclasses.replace(stage.settings, home=home))
+        self.follower = Follower.open(dataclasses.replace(stage.settings, home=home, schemas=schemas or stage.settings.schemas))
 
     def until_ready(self, steps: int = 2_000) -> None:
         for _ in range(steps):
@@ -99,6 +105,39 @@ def test_it_goes_on_where_it_stopped_and_a_d_removes(stage: Stage, home: Path, m
         assert get(key(stage, 4)) is not None, "a malformed record leaves the person as known"
     back = events.encoder.encode(900_004, "c", None, row)
     stage.filling.produce([(stage.register.topic, key(stage, 3), back)])
+
+
+def test_under_another_schema_it_reads_everybody_anew_and_says_so(
+    stage: Stage, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of the topic is of the schema before."""
+    told: list[str] = []
+    monkeypatch.setattr(telemetry, "logger", lambda _: SimpleNamespace(info=lambda event, **_: told.append(event)))
+    first = Following(stage, home)
+    first.until_ready()
+    first.close()
+    before = {n: get(key(stage, n)) for get in replica(home) for n in range(PEOPLE)}
+    schemas = tmp_path / "other-schemas"
+    shutil.copytree(stage.settings.schemas, schemas)
+    file = schemas / stage.register.domain / f"{stage.register.table}.avsc"
+    row = json.loads(file.read_text(encoding="utf-8"))
+    row["fields"].append({"name": "blood_group", "type": ["null", "string"], "default": None, "doc": "", "pii": "sensitive"})
+    file.write_text(json.dumps(row), encoding="utf-8")
+    subject = value_subject(stage.register.topic)
+    registry.ensure(stage.settings, {subject: derive.change(dataset.read(file))})
+    try:
+        told.clear()
+        other = Following(stage, home, schemas)
+        other.until_ready()
+        other.close()
+    finally:
+        registry.ensure(stage.settings, {subject: derive.change(stage.register)})
+    assert told == ["register_read_anew", "register_ready"]
+    for get in replica(home):
+        for n, packed in before.items():
+            assert (get(key(stage, n)) is None) is (packed is None)
+            assert packed is None or person(n).full_name.encode() in (get(key(stage, n)) or b"")
+    assert any(before.values())
 
 
 @pytest.mark.parametrize("upto", ["sealed", "absent"])
