@@ -18,6 +18,7 @@ from bus.core import topics
 from bus.engine import agreements
 from bus.ledger import subscriber
 from bus.ledger.feed import FeedError
+from tests.allowing import allowed
 from tests.engine.stage import Stage
 from tests.engine.test_worker import run_here
 
@@ -48,7 +49,8 @@ def trial(stage: Stage) -> Iterator[str]:
     """A topic of the agency's that no agreement has: nobody but the engine may write to the others."""
     topic = topics.agency(TRIAL)
     stage.watch._admin.create_topics([NewTopic(topic, 4)])[topic].result(20)
-    yield topic
+    with allowed(stage.settings, "tax", topic):
+        yield topic
     stage.watch._admin.delete_topics([topic])[topic].result(20)
 
 

@@ -25,7 +25,7 @@ STOP_SECONDS = 5.0
 @pytest.fixture
 def home(stage: Stage, tmp_path: Path) -> Path:
     """A home on the same broker without a replica."""
-    for name in ("secrets", "run"):
+    for name in ("secrets", "parties", "run"):
         (tmp_path / name).symlink_to(stage.settings.home / name)
     return tmp_path
 

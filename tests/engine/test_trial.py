@@ -181,7 +181,7 @@ def test_what_a_trial_shows_hides_everybody(recorded: Stage, tmp_path: Path) -> 
     own = ("child_pin", "child_name", "mother_pin", "mother_name", "province_code")
     given = [e for e in events if e["op"] != "u" or any(e["before"][c] != e["after"][c] for c in own)]
     assert (told["events"], told["deliveries"]) == (len(events), len(given))
-    assert f"{len(given)} of {len(events)} recorded events" in text
+    assert f"{len(given):,} of {len(events):,} recorded events" in text
     assert len(told["examples"]) == len(told["datasets"][0]["by_op"])
     rows = [e["after"] or e["before"] for e in given]
     assert told["people"]["number"] == len({r["child_pin"] for r in rows} - {None, ""}) > 50

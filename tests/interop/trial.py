@@ -13,6 +13,7 @@ from typing import Any
 from bus import access
 from bus.platform import cluster
 from bus.platform.declared import Topic
+from tests.allowing import allowed
 from tests.registry.served import Served
 
 CLIENTS = Path(__file__).parent / "clients"
@@ -49,16 +50,17 @@ def trial(registry: Served, client: str, command: Sequence[str | Path], cwd: Pat
         "reader": {"name": reader, "password": access.password(settings, reader)},
         "schemas": SCHEMAS,
     }
-    done = subprocess.run(
-        [str(word) for word in command],
-        input=json.dumps(task),
-        cwd=cwd,
-        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
-        capture_output=True,
-        text=True,
-        timeout=CLIENT_SECONDS,
-        check=False,
-    )
+    with allowed(settings, AGENCY, topic):
+        done = subprocess.run(
+            [str(word) for word in command],
+            input=json.dumps(task),
+            cwd=cwd,
+            env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+            capture_output=True,
+            text=True,
+            timeout=CLIENT_SECONDS,
+            check=False,
+        )
     assert done.returncode == 0, done.stderr[-4_000:] + done.stdout[-1_000:]
     saw: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     print(saw)

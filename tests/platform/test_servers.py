@@ -297,9 +297,11 @@ def test_nothing_in_the_home_is_open_to_others(bus_home: Settings) -> None:
 def test_an_existing_cluster_is_a_setting_and_not_another_way(bus_home: Settings, tmp_path: Path) -> None:
     """A home that names a cluster and databases of others starts no server, and declares on them what an embedding home does."""
     shutil.copytree(bus_home.home / "secrets", tmp_path / "secrets")
+    shutil.copytree(bus_home.home / "parties", tmp_path / "parties")
     domains = sources.domains(bus_home)
     dsn = {domain: access.capture_dsn(bus_home, domain) for domain in domains}
-    document = {"kafka": {"bootstrap": access.bootstrap(bus_home), "lanes": bus_home.kafka.lanes}, "postgres": {"dsn": dsn}}
+    kafka = {"bootstrap": access.bootstrap(bus_home), "lanes": bus_home.kafka.lanes}
+    document = {"kafka": kafka, "postgres": {"dsn": dsn}, "parties": str(tmp_path / "parties")}
     (tmp_path / config.SETTINGS_FILE).write_text(yaml.safe_dump(document), encoding="utf-8")
     guest = config.load(tmp_path, env={})
     assert roster.servers(guest) == []
