@@ -169,7 +169,7 @@ def test_a_letter_that_would_die_again_is_not_offered_and_an_altered_plan_is_ref
 
 @pytest.mark.parametrize(
     "point",
-    [pytest.param(p, marks=[] if p is failpoint.Point.REDRIVE_RECORDED else SEVERAL, id=p.value) for p in REDRIVE],
+    [pytest.param(p, marks=SEVERAL, id=p.value) for p in REDRIVE],
 )
 def test_killed_at_any_place_and_run_again_each_letter_went_through_once(
     stage: Stage, mended: Mended, tmp_path: Path, point: failpoint.Point

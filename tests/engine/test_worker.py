@@ -119,6 +119,7 @@ def test_a_broker_that_is_killed_under_load_costs_time_and_nothing_else(stage: S
         stage.stop(f"engine-{index}")
 
 
+@SEVERAL
 def test_of_two_workers_with_one_index_one_gives_up_and_says_why(stage: Stage) -> None:
     stage.start("engine-0")
     stage.until("lanes", lambda: owns(stage, "engine-0", 4))
