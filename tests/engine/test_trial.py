@@ -109,7 +109,7 @@ def test_what_a_trial_says_is_what_flows_once_the_draft_is_switched_on(recorded:
         by_dataset[stage.dataset_of(record.value())] += 1
         people.add(record.key())
     assert {n: s.outcomes[DELIVERED] for n, s in trial.sums.items() if s.outcomes[DELIVERED]} == by_dataset
-    assert sum(by_dataset.values()) > 500
+    assert sum(by_dataset.values()) > 200
     # between topics no order is promised: within each dataset of a person the order is compared, by the bytes' own dataset
     assert {place: sorted(found) for place, found in said.items()} == {place: sorted(found) for place, found in flowed.items()}
     assert in_order(said) == in_order(flowed)
@@ -177,14 +177,17 @@ def test_what_a_trial_shows_hides_everybody(recorded: Stage, tmp_path: Path) -> 
     file = str(births(tmp_path))
     text, document = typed(recorded, file), typed(recorded, file, "--json")
     told = json.loads(document)
-    events = recorded.decode(recorded.records(topics.verified("civil.birth")))
+    records = recorded.records(topics.verified("civil.birth"))
+    events = recorded.decode(records)
     own = ("child_pin", "child_name", "mother_pin", "mother_name", "province_code")
+    keys = {id(e): r.key() for r, e in zip(records, events, strict=True)}
     given = [e for e in events if e["op"] != "u" or any(e["before"][c] != e["after"][c] for c in own)]
     assert (told["events"], told["deliveries"]) == (len(events), len(given))
     assert f"{len(given):,} of {len(events):,} recorded events" in text
     assert len(told["examples"]) == len(told["datasets"][0]["by_op"])
     rows = [e["after"] or e["before"] for e in given]
-    assert told["people"]["number"] == len({r["child_pin"] for r in rows} - {None, ""}) > 50
+    people = {keys[id(e)] for e in given if (e["after"] or e["before"])["child_pin"]}  # other tests use keys of their own
+    assert told["people"]["number"] == len(people) > 50
     filled = sum(e["after"] is not None and e["after"]["mother_pin"] is not None for e in given)
     assert told["datasets"][0]["filled"]["mother_pin"] == filled
     hidden = {str(r[c]) for r in rows for c in ("child_pin", "child_name", "mother_pin", "mother_name") if r[c]}

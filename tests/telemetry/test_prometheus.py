@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http
 import json
 import math
 import re
@@ -91,8 +92,9 @@ def _until_answered(prometheus: Prometheus, asked: dict[str, str]) -> list[str]:
         time.sleep(0.5)
         try:
             open_ = {name: expr for name, expr in open_.items() if not prometheus.query(expr)}
-        except urllib.error.HTTPError:
-            raise  # a query that Prometheus does not understand
+        except urllib.error.HTTPError as error:
+            if error.code != http.HTTPStatus.SERVICE_UNAVAILABLE:  # that one says that it is not ready yet
+                raise  # a query that Prometheus does not understand
         except OSError:
             continue  # it is not up yet
     return [f"{name}: {expr}" for name, expr in open_.items()]
