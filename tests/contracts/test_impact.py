@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -66,6 +67,32 @@ def test_a_field_that_becomes_personal_data_needs_a_legal_basis(world: World) ->
     small = dataclasses.replace(world, agreements={"a.b": agreement})
     effects = impact(small, changed(small, "civil.birth", annotate("province_code", pii="basic")))
     assert next((e.agreement, e.field, e.verdict) for e in effects) == ("a.b", "province_code", Verdict.FAILS)
+
+
+def test_a_tag_fails_an_agreement_just_where_lint_refuses_its_file(world: World) -> None:
+    """Each column is tagged anew, half of a dataset's at a time: who is told that it fails is whose file lint refuses then."""
+    concerned = 0
+    for name, one in world.datasets.items():
+        for tag, half in (("sensitive", 0), ("sensitive", 1), ("basic", 0), ("basic", 1)):
+            columns = list(one.fields)[half::2]
+
+            def edit(row: Any, columns: list[str] = columns, tag: str = tag) -> None:
+                for column in columns:
+                    annotate(column, pii=tag)(row)
+
+            new = changed(world, name, edit)
+            told = {e.agreement for e in impact(world, new) if e.verdict is Verdict.FAILS}
+            assert told == refused({**world.datasets, name: new}), (name, columns, tag)
+            concerned += bool(told)
+    assert concerned > 10, "some tags matter to somebody"
+
+
+def refused(found: dict[str, datasets.Dataset]) -> set[str]:
+    try:
+        agreements.load(Settings(), found)
+    except agreements.AgreementError as error:
+        return {Path(problem.file).stem for problem in error.problems}
+    return set()
 
 
 def test_a_new_source_field_never_appears_in_an_existing_agreement(world: World) -> None:
