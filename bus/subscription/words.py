@@ -18,6 +18,8 @@ MASKS = {
 }
 
 IN_FORCE, NOT_YET, OVER = "in force", "not yet in force", "over"
+AGREED, NOT_APPLIED = "agreed", "agreed on, not applied"
+UNTOLD = "valid by its dates (no bus runs that could say whether both parties stand by it)"
 
 
 def type_name(avro_type: Any) -> str:
@@ -44,10 +46,15 @@ def instant(unix_ms: int) -> str:
     return moment.isoformat(timespec="milliseconds" if unix_ms % 1000 else "seconds").replace("+00:00", "Z")
 
 
-def state(agreement: Agreement, now_ms: int) -> str:
-    if agreement.in_force(now_ms):
-        return IN_FORCE
-    return NOT_YET if now_ms < agreement.valid_from_ms else OVER
+def state(agreement: Agreement, now_ms: int, standing: str | None) -> str:
+    """`standing`: as bus.subscription.standing says; None where no bus runs."""
+    if agreement.valid_until_ms is not None and now_ms >= agreement.valid_until_ms:
+        return OVER
+    if standing not in (AGREED, None):
+        return f"not in force: {standing}"
+    if now_ms < agreement.valid_from_ms:
+        return NOT_YET
+    return IN_FORCE if standing else UNTOLD
 
 
 def age(seconds: float) -> str:

@@ -17,7 +17,7 @@ from bus.subscription import catalog, files, words
 SETTINGS = config.load(Path("/nonexistent"), env={})
 FILES = files.read(SETTINGS)
 NOW_MS = 1_795_000_000_000
-ENTRIES = catalog.entries(FILES.datasets, FILES.agreements, NOW_MS)
+ENTRIES = catalog.entries(FILES.datasets, FILES.agreements, lambda one: FILES.state(one, NOW_MS))
 
 
 def bus(home: Path, *words_: str) -> subprocess.CompletedProcess[str]:
