@@ -162,7 +162,7 @@ def show(context: typer.Context, id: Id, json: Json = False) -> None:  # noqa: A
                 "dataset": grant.dataset,
                 "where": {column: list(values) for column, values in grant.where},
                 "verdicts": list(grant.verdicts),
-                "fields": {field.name: field.mask.value for field in grant.fields},
+                "fields": {field.name: str(field.mask) for field in grant.fields},
                 "sensitive_basis": dict(grant.sensitive_basis),
             }
             for grant in agreement.grants

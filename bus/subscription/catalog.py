@@ -141,7 +141,7 @@ def _shared(agreement: Agreement, grant: Grant, state: State) -> Shared:
         valid_from=words.instant(agreement.valid_from_ms),
         valid_until=None if ends is None else words.instant(ends),
         state=state(agreement),
-        fields={field.name: field.mask.value for field in grant.fields},
+        fields={field.name: str(field.mask) for field in grant.fields},
         where=dict(grant.where),
         verdicts=grant.verdicts,
         share_verdict=grant.share_verdict,

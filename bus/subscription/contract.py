@@ -168,8 +168,8 @@ def _granted(granted: GrantedField, dataset: Dataset, register: Dataset, deliver
         "classification": source.get("pii", "") or "none",
         "transformSourceObjects": [owner.name],
     }
-    if granted.mask is not Mask.PLAIN:
-        made["transformDescription"] = words.MASKS[granted.mask]
+    if granted.mask != Mask.PLAIN:
+        made["transformDescription"] = words.mask(granted.mask)
     if not of_register and column in dataset.primary_key:
         made |= {"primaryKey": True, "primaryKeyPosition": dataset.primary_key.index(column) + 1}
     return made

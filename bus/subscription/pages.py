@@ -15,7 +15,7 @@ import jinja2
 
 from bus.config import Settings
 from bus.core import topics
-from bus.core.agreement import Agreement
+from bus.core.agreement import Agreement, Mask
 from bus.subscription import asyncapi, catalog, contract, freshness, place, words
 from bus.subscription.asyncapi import Server
 from bus.subscription.catalog import Entry, SubscriptionError
@@ -67,7 +67,7 @@ def pages(files: Files, server: Server, newest: Mapping[str, int | None] | None,
     common = {
         "made": words.instant(now_ms - now_ms % 1000),
         "newest": {name: _newest(name, newest) for name in entries},
-        "masks": {mask.value: said for mask, said in words.MASKS.items()},
+        "masked": lambda text: words.mask(Mask.of(text)),
     }
     made = {"index.html": environment.get_template("index.html.j2").render(common, entries=entries.values(), agencies=agencies)}
     for name, entry in entries.items():

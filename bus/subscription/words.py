@@ -6,17 +6,17 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from bus.avro.types import kind, logical, split_null
-from bus.core.agreement import Agreement, Mask
+from bus.core.agreement import Agreement, Mask, MaskKind
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-MASKS = {
-    Mask.PLAIN: "as it is",
-    Mask.YEAR: "the year only",
-    Mask.LAST4: "the last four characters",
-    Mask.PSEUDONYM: "a pseudonym of this agreement's own",
+_MASKS = {
+    MaskKind.PLAIN: "as it is",
+    MaskKind.YEAR: "the year only",
+    MaskKind.LAST: "the last {} characters",
+    MaskKind.BAND: "the lower bound of its band of {:,}",
+    MaskKind.PSEUDONYM: "a pseudonym of this agreement's own",
 }
-
 IN_FORCE, NOT_YET, OVER = "in force", "not yet in force", "over"
 AGREED, NOT_APPLIED = "agreed", "agreed on, not applied"
 UNTOLD = "valid by its dates (no bus runs that could say whether both parties stand by it)"
@@ -31,6 +31,10 @@ def type_name(avro_type: Any) -> str:
     if isinstance(inner, list):
         return " or ".join(type_name(branch) for branch in inner)
     return named or kind(inner)
+
+
+def mask(one: Mask) -> str:
+    return _MASKS[one.kind].format(one.size)
 
 
 def optional(avro_type: Any) -> bool:
