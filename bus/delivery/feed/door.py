@@ -22,6 +22,7 @@ from bus.registry.users import Users
 MOST_QUERY_BYTES = 9_000
 """A cursor and what stands beside it."""
 MOST_PATH_BYTES = 512
+MOST_HEADER_BYTES = 16_384
 
 
 def _now_ms() -> int:

@@ -96,7 +96,7 @@ class Following:
 
     def _follow(self) -> None:
         """From the topics' beginning on, until closed. Raises what makes it necessary to begin again."""
-        made = {"group.id": _GROUP, "error_cb": client.ignore, "fetch.wait.max.ms": 500}
+        made = {"group.id": _GROUP, "error_cb": client.ignore, "fetch.wait.max.ms": 100}
         consumer = Consumer(self._config | client.READER | access.READ_WHOLE | made)
         admin = AdminClient(self._config | {"logger": client.QUIET, "error_cb": client.ignore})
         read = _Read()

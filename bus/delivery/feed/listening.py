@@ -16,7 +16,7 @@ from bus.avro import dataset
 from bus.config import ConfigError, Settings
 from bus.core.identity import SECRET_BYTES
 from bus.delivery.feed.deliveries import Deliveries
-from bus.delivery.feed.door import Door
+from bus.delivery.feed.door import MOST_HEADER_BYTES, Door
 from bus.delivery.feed.following import Following
 from bus.delivery.feed.limits import Limits
 from bus.delivery.feed.reading import Reading
@@ -30,8 +30,6 @@ from bus.registry import log as registry
 from bus.registry.users import Users
 from bus.signatures import keys
 
-MOST_HEADER_BYTES = 16_384
-"""Of a request's line and headers together."""
 MOST_CONNECTIONS = 1_000
 _BACKLOG = 256
 _KEEP_ALIVE_SECONDS = 30

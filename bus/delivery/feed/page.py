@@ -143,11 +143,15 @@ def _ended(place: Place, end: int, low: int) -> Place:
 
 
 def settle(cursor: Cursor, bounds: Bounds) -> Cursor:
-    """Lanes without anything to read are past their snapshots."""
-    for lane, place in cursor.places.items():
-        if place.until != LIVE and max(place.offset, bounds[lane][0]) >= place.until:
-            cursor = cursor.at(lane, replace(place, until=LIVE))
-    return cursor
+    """Lanes without anything to read are at their ends, and past their snapshots."""
+    return Cursor({lane: _settled(place, *bounds[lane]) for lane, place in cursor.places.items()}, cursor.turn)
+
+
+def _settled(place: Place, low: int, end: int) -> Place:
+    at = max(place.offset, low)
+    if at >= end:
+        return _ended(place, end, low)
+    return replace(place, until=LIVE) if place.until != LIVE and at >= place.until else place
 
 
 def more(cursor: Cursor, bounds: Bounds) -> bool:

@@ -23,7 +23,7 @@ from bus.core import topics
 from bus.delivery.feed import answers, asked, streams
 from bus.delivery.feed.answers import Refused, gone, later
 from bus.delivery.feed.cursor import Cursor
-from bus.delivery.feed.door import MOST_PATH_BYTES, MOST_QUERY_BYTES, Door
+from bus.delivery.feed.door import MOST_HEADER_BYTES, MOST_PATH_BYTES, MOST_QUERY_BYTES, Door
 from bus.delivery.feed.limits import TooMuch
 from bus.delivery.feed.openapi import DOCUMENT
 from bus.delivery.feed.page import Gone, Page
@@ -70,6 +70,8 @@ class Web:
         try:
             if len(scope["query_string"]) > MOST_QUERY_BYTES or len(scope.get("raw_path") or b"") > MOST_PATH_BYTES:
                 raise Refused(414, "The address is too long: a cursor and a few short parameters are all that it needs")
+            if sum(len(name) + len(value) for name, value in scope["headers"]) > MOST_HEADER_BYTES:
+                raise Refused(431, "The headers are too long: a name, a password and a cursor are all that is needed")
             if scope["method"] != "GET":
                 raise Refused(405, "There is nothing here but to GET", headers={"allow": "GET"})
             agency = scope["agency"] = self._door.agency(scope)
