@@ -193,7 +193,7 @@ def test_a_stream_goes_on_at_the_last_event_id(feed: Site) -> None:
     print(f"a stream had a delivery {seconds:.3f} s after it was looked for")
     for at, (cursor, _) in enumerate(reading.events):
         resumed = Reading(feed, name, last_event_id=cursor)
-        until("the rest", lambda r=resumed, n=at: len(r.events) == 5 - n)  # type: ignore[misc]
+        until("the rest", lambda r=resumed, n=at: len(r.events) == 5 - n)
         assert sorted(resumed.ids()) == sorted(reading.ids()[at + 1 :])
         resumed.close()
     assert reading.ids()[5] == second[0]
@@ -204,7 +204,7 @@ def test_one_agency_gets_no_more_streams_than_its_share_and_another_one_still_ge
     name = "archive.stream"
     readings = [Reading(feed, name) for _ in range(feed.settings.feed.streams)]
     for reading in readings:
-        until("a stream", lambda r=reading: r.status == 200)  # type: ignore[misc]
+        until("a stream", lambda r=reading: r.status == 200)
     answer = feed.get("archive", f"/v1/agreements/{name}/events/stream")
     assert answer.status_code == 429
     assert int(answer.headers["retry-after"]) >= 1

@@ -126,8 +126,10 @@ class Records:
         try:
             consumer.assign([TopicPartition(topic, lane, at) for lane, at in starts.items()])
             while not _done(found, starts, most, first) and self._clock() < deadline:
-                for message in consumer.consume(min(most, _CHUNK), _POLL_SECONDS):
-                    _take(found, message)
+                first_one = consumer.poll(_POLL_SECONDS)
+                if first_one is not None:  # `consume` with a time would wait for all of it
+                    for message in [first_one, *consumer.consume(min(most, _CHUNK), 0)]:
+                        _take(found, message)
         except KafkaException as error:
             raise Unreadable(client.text(error)) from None
         finally:

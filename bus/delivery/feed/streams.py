@@ -63,7 +63,8 @@ class Stream:
             await self._send(send, {"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _send(self, send: Send, message: dict[str, Any]) -> None:
-        await asyncio.wait_for(send(message), self._slow_seconds)
+        async with asyncio.timeout(self._slow_seconds):  # not wait_for, which in Python 3.11 can swallow a cancellation
+            await send(message)
 
 
 async def _left(receive: Receive) -> None:

@@ -33,7 +33,8 @@ class Tails:
         waiter = _Waiter(topic, come)
         self._waiters.add(waiter)
         try:
-            await asyncio.wait_for(waiter.woken.wait(), max(0.0, seconds))
+            async with asyncio.timeout(max(0.0, seconds)):
+                await waiter.woken.wait()
         except TimeoutError:
             return False
         finally:
