@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,13 +21,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bus import access
 from bus.avro import dataset
-from bus.config import Settings
+from bus.config import ROOT, Settings
 from bus.engine import agreements
 from bus.platform import agreed, declaration
 from bus.signatures.statement import Act, Statement
 from tests.delivery.site import LANES, REQUESTS_PER_SECOND, Site, site, text, until
 
+DOCUMENT = ROOT / "docs" / "feed.md"
 MAIN, FOREIGN = "archive.births", "museum.births"
 TEXTS = {
     MAIN: text(MAIN),
@@ -33,6 +40,7 @@ TEXTS = {
     "archive.state": text("archive.state"),
     "archive.ends": text("archive.ends"),
     "archive.narrow": text("archive.narrow"),
+    "archive.client": text("archive.client"),
     "archive.topic": text("archive.topic", delivery="topic"),
     "archive.later": text("archive.later", begin="2999-01-01"),
 }
@@ -403,6 +411,30 @@ def test_an_agreement_that_is_narrowed_narrows_what_was_delivered_before(feed: S
     (event,) = feed.events(name).json()["events"]
     assert event["id"] == ids[0]
     assert event["data"]["row"] == {"register_number": "Số 1"}
+
+
+def test_the_client_of_the_documents_gets_everything_once_and_goes_on_where_it_stopped(feed: Site, tmp_path: Path) -> None:
+    name = "archive.client"
+    (program,) = re.findall(r"^```python\n(.*?)^```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    (tmp_path / "poll.py").write_text(program, encoding="utf-8")
+    env = {
+        "PATH": os.environ["PATH"], "PYTHONUTF8": "1", "FEED_URL": feed.url, "FEED_AGREEMENT": name,
+        "FEED_USER": "agency-archive", "FEED_PASSWORD": access.password(feed.settings, "agency-archive"),
+    }  # fmt: skip
+    for turn in range(2):
+        ids = [one for lane in range(LANES) for one in feed.deliver(name, lane, [turn, turn + 1, turn + 2])]
+        printed, wanted = tmp_path / f"{turn}.out", len(ids)
+        with printed.open("wb") as out:
+            client = subprocess.Popen([sys.executable, "poll.py"], cwd=tmp_path, env=env, stdout=out, stderr=subprocess.STDOUT)
+            try:
+                until("the deliveries", lambda p=printed, n=wanted: len(p.read_text().splitlines()) >= n)
+                (last,) = feed.deliver(name, 0, [9])
+                until("a delivery that comes", lambda p=printed, n=wanted: len(p.read_text().splitlines()) > n)
+                until("its note", lambda: feed.events(name, cursor=(tmp_path / "cursor").read_text()).json()["events"] == [])
+            finally:
+                client.kill()
+                client.wait(10)
+        assert sorted(json.loads(line)["id"] for line in printed.read_text().splitlines()) == sorted([*ids, last])
 
 
 def test_a_process_that_is_killed_goes_on_and_its_readers_with_their_cursors(
