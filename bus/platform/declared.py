@@ -80,7 +80,19 @@ def principals(datasets: Mapping[str, Dataset], agreements: Mapping[str, Agreeme
     """Everybody with a user of their own, but the administrator."""
     captures = sorted({f"capture-{d.domain}" for d in datasets.values()})
     agencies = sorted({f"agency-{a.agency}" for a in agreements.values()})
-    return ["operator", "developer", "register", "registry", "engine", "processors", "redrive", "ledger", *captures, *agencies]
+    return [
+        "operator",
+        "developer",
+        "register",
+        "registry",
+        "engine",
+        "processors",
+        "redrive",
+        "ledger",
+        "feed",
+        *captures,
+        *agencies,
+    ]
 
 
 def rights(datasets: Mapping[str, Dataset], agreements: Mapping[str, Agreement]) -> set[Right]:
@@ -94,6 +106,7 @@ def rights(datasets: Mapping[str, Dataset], agreements: Mapping[str, Agreement])
         *_processors(),
         *_redrive(datasets),
         *_ledger(datasets),
+        *_feed(agreements),
     }
     for dataset in datasets.values():
         found |= set(_capture(dataset))
@@ -184,6 +197,12 @@ def _ledger(datasets: Mapping[str, Dataset]) -> Iterator[Right]:
     yield from _allow("ledger", "topic", [*inputs, topics.AUDIT, topics.LANES, topics.SCHEMAS], "READ")
     yield from _allow("ledger", "topic", [topics.verified(""), topics.agency(""), topics.dead("")], "READ", "prefixed")
     yield from _allow("ledger", "group", ["ledger"], "READ")
+
+
+def _feed(agreements: Mapping[str, Agreement]) -> Iterator[Right]:
+    """Reads what it serves and what decides on it, from offsets that its askers name: no group, and writes nothing."""
+    served = [topics.agency(one.id) for one in agreements.values() if one.delivery.way is Way.FEED]
+    yield from _allow("feed", "topic", [topics.AGREEMENTS, topics.SIGNATURES, topics.SCHEMAS, *served], "READ")
 
 
 def _agency(agreement: Agreement) -> Iterator[Right]:

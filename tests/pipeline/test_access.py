@@ -147,6 +147,7 @@ OTHERS = (
     "processors",
     "ledger",
     "redrive",
+    "feed",
     "capture-civil",
     "capture-land",
 )
