@@ -70,7 +70,7 @@ def _masks(grant: Grant) -> dict[str, Mask]:
 def _within(grant: Grant, then: Grant | None, data: Mapping[str, Any]) -> bool:
     """Whether today's row filter holds for certain."""
     before = dict(then.where) if then else {}
-    plain = {name for name, mask in _masks(grant).items() if mask is Mask.PLAIN}
+    plain = {name for name, mask in _masks(grant).items() if mask == Mask.PLAIN}
     for column, allowed in grant.where:
         asked = column in before and set(before[column]) <= set(allowed)
         if not asked and not (column in plain and _text(data.get(column)) in allowed):
