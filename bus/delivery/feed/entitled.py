@@ -54,7 +54,7 @@ class Entitlement:
             for name, value in data.items()
             if name in now
             and written.get(name) == forms.get(name)
-            and (now[name] is Mask.PLAIN or (before is not None and before.get(name) is now[name]))
+            and (now[name] == Mask.PLAIN or (before is not None and before.get(name) == now[name]))
         }
 
 
