@@ -51,6 +51,7 @@ _SERVERS = {
     "tests/registry": "home",
     "tests/interop": "home",
     "tests/replay": "home",
+    "tests/delivery/test_webhooks": "home",
     "tests/platform/test_up_and_down": "homes of their own",
     "tests/connectors": "databases",
     "tests/documents/test_readme.py::test_the_demo": "a clone",
