@@ -14,7 +14,7 @@ import ssl
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +34,8 @@ _REPLY_BYTES = 4_096
 """Most of an answer's body that is read, only so that the connection can be used again."""
 _REPLY_SECONDS = 1.0
 _LOOK_SECONDS = 0.05
+_LOOKUPS = 64
+"""Names that are looked up at once, at most."""
 LONGEST_RETRY_AFTER_SECONDS = 86_400
 """A receiver that asks for more is asked again after this."""
 _USER_AGENT = "lien-thong"
@@ -106,6 +108,8 @@ class Sender:
         if ca_file:
             self._tls.load_verify_locations(ca_file)
         self._loop = asyncio.new_event_loop()
+        # A resolver that does not answer holds a thread longer than a request lasts; no endpoint's must hold up another's.
+        self._loop.set_default_executor(ThreadPoolExecutor(_LOOKUPS, thread_name_prefix="lookup"))
         self._thread = threading.Thread(target=self._loop.run_forever, name="sender", daemon=True)
         self._thread.start()
         self._session = asyncio.run_coroutine_threadsafe(self._open(), self._loop).result(10)

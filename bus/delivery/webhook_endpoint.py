@@ -33,6 +33,8 @@ LOOK_SECONDS = 0.1
 """How soon a word, a stop or the end of a term is noticed while there is nothing to do."""
 _AGAIN_SECONDS = 1.0
 _BACKLOG_RECORDS = 400
+_BACKLOG_BYTES = 4_000_000
+"""With so much the endpoint reads no further; one answer of the broker can come on top."""
 BODY_BYTES = 20_000
 """A body of several events that is larger is divided."""
 
@@ -210,7 +212,8 @@ class Endpoint:
 
     def _fill(self, seconds: float) -> None:
         assert self._deliveries is not None
-        if sum(map(len, self._backlog.values())) < _BACKLOG_RECORDS:
+        held = [len(record.event) for found in self._backlog.values() for record in found]
+        if len(held) < _BACKLOG_RECORDS and sum(held) < _BACKLOG_BYTES:
             for record in self._deliveries.poll(seconds):
                 self._backlog.setdefault(record.lane, deque()).append(record)
 
