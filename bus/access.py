@@ -22,7 +22,7 @@ Not OFFSET_BEGINNING: librdkafka 2.16 asks the broker what that is only half a s
 """
 READ_WHOLE = {"auto.offset.reset": "earliest"}
 _INFO = 6
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _NOT_TRIED = "Operation not attempted"
 """Of partitions that were asked for together with one that is refused."""
 _NOT_YET_MADE = re.compile(r"in state (?!UP\b|REAUTH\b)[A-Z_]+")
@@ -121,7 +121,7 @@ def registry_user(settings: Settings, principal: str) -> tuple[str, str] | None:
         return principal, password(settings, principal)
     user = settings.registry.user
     address = urlsplit(settings.registry.url)
-    if user and address.scheme != "https" and address.hostname not in _LOOPBACK:
+    if user and address.scheme != "https" and address.hostname not in LOOPBACK:
         raise ConfigError(
             f"registry.url is {settings.registry.url}: the password of {user!r} would go over the network in clear; use https"
         )

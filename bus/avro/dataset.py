@@ -81,13 +81,33 @@ def read(path: Path) -> Dataset:
     """The dataset of one file. Raises SchemaError for what it cannot be without (bus.contracts.rules has the rest)."""
     try:
         row = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise SchemaError(f"{path}: not JSON: {error}") from error
+    except (ValueError, OSError, RecursionError) as error:
+        raise SchemaError(f"{path}: cannot be read as JSON: {error}") from error
     return dataset_of(row, path.parent.name, path.stem, str(path))
+
+
+def shaped(row: Any) -> bool:
+    """Whether fields and the annotations of a parsed file are of the kinds that everybody takes them for."""
+    if not isinstance(row, dict):
+        return False
+    fields, key, people = row.get("fields", []), row.get("primary_key", []), row.get("people", [])
+    named = isinstance(fields, list) and all(isinstance(f, dict) and "type" in f and _texts([f.get("name")]) for f in fields)
+    return named and _texts(key) and isinstance(people, list) and all(isinstance(p, dict) and _role(p) for p in people)
+
+
+def _role(person: dict[str, Any]) -> bool:
+    match = person.get("match", {})
+    return _texts([person.get("role"), person.get("pin")]) and isinstance(match, dict) and _texts(list(match.values()))
+
+
+def _texts(found: Any) -> bool:
+    return isinstance(found, list) and all(isinstance(one, str) for one in found)
 
 
 def dataset_of(row: Schema, domain: str, table: str, path: str) -> Dataset:
     """The dataset of a parsed file; `path` is for the message. Raises SchemaError."""
+    if not shaped(row):
+        raise SchemaError(f"{path}: its fields, people or primary_key are not as they must be: `bus schema check` says more")
     names = {f["name"] for f in row.get("fields", ())}
     roles = tuple(Role(p["role"], p["pin"], dict(p.get("match", {}))) for p in row.get("people", ()))
     key = tuple(row.get("primary_key", ()))

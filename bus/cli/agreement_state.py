@@ -43,7 +43,7 @@ def sign(context: typer.Context, id: Id, party: Party, key: Key = None, role: Ro
     """
     from bus.signatures.statement import Act
 
-    _act(context, Act.SIGN, id, party, key, role, "", json)
+    _act(context, Act.SIGN, _read(context, id), party, key, role, "", json)
 
 
 def accept(context: typer.Context, id: Id, key: Key = None, role: Role = "", json: Json = False) -> None:  # noqa: A002
@@ -53,7 +53,7 @@ def accept(context: typer.Context, id: Id, key: Key = None, role: Role = "", jso
     """
     from bus.signatures.statement import Act
 
-    _act(context, Act.SIGN, id, "", key, role, "", json)
+    _act(context, Act.SIGN, _read(context, id), "", key, role, "", json)
 
 
 def reject(
@@ -71,7 +71,7 @@ def reject(
     """
     from bus.signatures.statement import Act
 
-    _act(context, Act.REJECT, id, party, key, role, reason, json)
+    _act(context, Act.REJECT, _read(context, id), party, key, role, reason, json)
 
 
 def revoke(
@@ -85,30 +85,31 @@ def revoke(
 ) -> None:
     """End an agreement now: nothing flows under it from each worker's next transaction on, and its rights are taken away.
 
-    Final for this text: to share again, change it and have both parties sign.
+    The text that is in force is revoked, whatever its file says by now; nothing else is applied. Final for this text: to share
+    again, change it and have both parties sign.
 
     Example: [bold]bus agreement revoke tax.taxpayers --as giver --reason "purpose has ended" --key giver.pem[/]
     """
     from bus.platform import declaration
     from bus.signatures.statement import Act
 
-    _act(context, Act.REVOKE, id, party, key, role, reason, json)
     settings = frame.settings(context)
-    done = declaration.apply(settings)
-    if not json:
-        for name in done.change.off:
-            frame.talk(f"off      {name}: every worker takes it over between two transactions; bus.audit has the offsets.")
+    agreement = declaration.published(settings).get(id) or _read(context, id)
+    _act(context, Act.REVOKE, agreement, party, key, role, reason, json)
+    declaration.stop(settings, id)
+    frame.talk(f"{id} is off: every worker takes it over between two transactions; bus.audit has the offsets.")
 
 
-def _act(context: typer.Context, act: Act, name: str, party: str, key: Path | None, role: str, reason: str, json: bool) -> None:
+def _act(
+    context: typer.Context, act: Act, agreement: Agreement, party: str, key: Path | None, role: str, reason: str, json: bool
+) -> None:
     from bus.config import ConfigError
     from bus.platform import agreed
     from bus.signatures import statement
     from bus.signatures.statement import MAX_TEXT_CHARS, Statement
 
     settings = frame.settings(context)
-    agreement = _read(context, name)
-    party = party or agreement.agency
+    name, party = agreement.id, party or agreement.agency
     if party not in statement.parties(agreement):
         raise ConfigError(f"{party!r} is no party of {name}: they are {' and '.join(statement.parties(agreement))}")
     for what, text in (("--role", role), ("--reason", reason)):
@@ -161,7 +162,7 @@ def show(context: typer.Context, id: Id, json: Json = False) -> None:  # noqa: A
                 "dataset": grant.dataset,
                 "where": {column: list(values) for column, values in grant.where},
                 "verdicts": list(grant.verdicts),
-                "fields": {field.name: field.mask.value for field in grant.fields},
+                "fields": {field.name: str(field.mask) for field in grant.fields},
                 "sensitive_basis": dict(grant.sensitive_basis),
             }
             for grant in agreement.grants

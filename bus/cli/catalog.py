@@ -52,8 +52,8 @@ def catalog(
     from bus.subscription import files, freshness
 
     settings = frame.settings(context)
-    read, now_ms = files.read(settings), int(time.time() * 1000)
-    found = catalogue.entries(read.datasets, read.agreements, now_ms)
+    read, now_ms = files.read_with_standings(settings), int(time.time() * 1000)
+    found = catalogue.entries(read.datasets, read.agreements, lambda one: read.state(one, now_ms))
     if dataset is not None:
         catalogue.find("dataset", dataset, found)
     if html is not None:

@@ -156,28 +156,29 @@ def _effects(settings: Settings, path: Path, name: str) -> tuple[Dataset, Datase
 
 def _proposed(world: World, path: Path, name: str) -> tuple[Dataset, Dataset]:
     from bus.avro.dataset import SchemaError, dataset_of
-    from bus.contracts.parsing import parse
 
     name = name or f"{path.parent.name}.{path.stem}"
     if name not in world.datasets:
         known = ", ".join(world.datasets)
         raise SchemaError(f"{path}: {name!r} is no dataset: say --dataset, one of {known}")
-    row, old = _row(path), world.datasets[name]
-    parse(row)
-    return old, dataset_of(row, old.domain, old.table, str(path))
+    old = world.datasets[name]
+    return old, dataset_of(_row(path), old.domain, old.table, str(path))
 
 
 def _row(path: Path) -> dict[str, Any]:
     """A schema file that is a record, as parsed JSON. Raises SchemaError."""
     from bus.avro.dataset import SchemaError
+    from bus.contracts import rules
 
     try:
         row = json_module.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SchemaError(f"{path}: cannot be read as JSON: {error}") from None
-    if not isinstance(row, dict) or not isinstance(row.get("fields"), list):
-        raise SchemaError(f"{path}: not the schema of a row: an object with 'fields' is wanted")
-    return row
+    if problem := rules.unsound(row):
+        field, reason, remedy = problem
+        raise SchemaError(f"{path}: {field + ': ' if field else ''}{reason}: {remedy}")
+    found: dict[str, Any] = row
+    return found
 
 
 def _show(effects: list[Effect]) -> None:

@@ -20,7 +20,8 @@ from connectors.capture.errors import Interrupted, Refusal
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """`problems`: also those that need no mending; `must_mend`: some do. `looked_at`: domains whose tables were compared."""
+    """`problems`: also those that need no mending; `must_mend`: some do, or a database that was named could
+    not be asked. `looked_at`: domains whose tables were compared."""
 
     problems: tuple[Problem, ...]
     must_mend: bool
@@ -50,7 +51,7 @@ def run(settings: Settings, paths: list[Path], databases: list[str]) -> Checked:
     Raises SchemaError for paths and databases that are none.
     """
     wanted = _files(paths)
-    texts = {path: path.read_text(encoding="utf-8") for path in sorted({*settings.schemas.glob("*/*.avsc"), *wanted})}
+    texts = {path: _text(path) for path in sorted({*settings.schemas.glob("*/*.avsc"), *wanted})}
     if not texts:
         raise SchemaError(f"no schemas under {settings.schemas}: expected <domain>/<table>.avsc")
     datasets, found = rules.check(texts)
@@ -68,6 +69,7 @@ def run(settings: Settings, paths: list[Path], databases: list[str]) -> Checked:
             looked_at.append(domain)
         except (Refusal, Interrupted, psycopg.Error) as error:
             skipped[domain] = str(error).strip().splitlines()[0]
+            must_mend |= bool(databases)  # who names a database wants to know of its tables
     return Checked(tuple(sorted(problems)), must_mend, len(told), tuple(looked_at), skipped)
 
 
@@ -81,6 +83,13 @@ def _files(paths: list[Path]) -> list[Path]:
         else:
             raise SchemaError(f"{path}: there is no such file or folder")
     return found
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SchemaError(f"{path}: cannot be read: {error}") from None
 
 
 def _dsns(settings: Settings, databases: list[str], domains: set[str]) -> tuple[dict[str, str], dict[str, str]]:

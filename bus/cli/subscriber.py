@@ -63,7 +63,7 @@ def describe(context: typer.Context, agency: Agency, json: Json = False) -> None
     from bus.subscription import asyncapi, files, place
 
     settings = frame.settings(context)
-    _print(asyncapi.document(files.read(settings), agency, place.server(settings), _now_ms()), json)
+    _print(asyncapi.document(files.read_with_standings(settings), agency, place.server(settings), _now_ms()), json)
 
 
 @app.command()
@@ -80,7 +80,7 @@ def contract(
     from bus.subscription import files, place
 
     settings = frame.settings(context)
-    read = files.read(settings)
+    read = files.read_with_standings(settings)
     _print(odcs.document(read, read.agreement(agreement), place.server(settings), _now_ms()), json)
 
 

@@ -99,7 +99,7 @@ def _own(one: Delivered, earlier: Any) -> set[str]:
     """Delivered fields that the agreement's own text has added, taken away or masked otherwise."""
     now, then = _data(one.schema), _data(earlier)
     masks = {f.name: f.mask for f in one.before.fields} if one.before else {}
-    masked = {f.name.replace(".", "_") for f in one.grant.fields if masks.get(f.name, f.mask) is not f.mask}
+    masked = {f.name.replace(".", "_") for f in one.grant.fields if masks.get(f.name, f.mask) != f.mask}
     return (now ^ then) | masked
 
 

@@ -27,6 +27,7 @@ from bus.core import topics
 from bus.core.agreement import Agreement, Grant
 
 Tags = Mapping[str, str]
+SENSITIVE = "sensitive"
 _NO_SECRET = bytes(32)
 """No schema depends on an agreement's secret."""
 
@@ -134,10 +135,19 @@ def _refused(dataset: Dataset, register: Dataset, agreement: Agreement, grant: G
                 yield column, str(error)
     if _uses_verdict(grant) and not dataset.people:
         yield "", "it asks for verdicts, but nobody in these rows would be verified"
-    if not agreement.legal_basis:
-        for name, tag in _tags(dataset, register, grant).items():
-            if tag and not tags.get(name):
-                yield name, f"it becomes {tag} personal data, and the agreement names no legal basis"
+    yield from _without_basis(agreement, grant, tags, _tags(dataset, register, grant))
+
+
+def _without_basis(agreement: Agreement, grant: Grant, before: Tags, after: Tags) -> Iterator[tuple[str, str]]:
+    """(field, reason) where a new tag asks for a law that the agreement does not name, or names one in vain."""
+    laws = dict(grant.sensitive_basis)
+    for name, tag in after.items():
+        if tag == SENSITIVE and name not in laws:
+            yield name, "it becomes sensitive personal data, and the agreement's sensitive_basis names no law for it"
+        elif tag and not before.get(name) and not agreement.legal_basis:
+            yield name, f"it becomes {tag} personal data, and the agreement names no legal basis"
+        elif tag != SENSITIVE and name in laws:
+            yield name, "it is no longer sensitive personal data: the agreement's sensitive_basis must not name it any more"
 
 
 def _tags(dataset: Dataset, register: Dataset, grant: Grant) -> Tags:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bus.avro.dataset import Dataset, Schema, SchemaError, dataset_of
+from bus.avro.dataset import Dataset, Schema, SchemaError, dataset_of, shaped
 from bus.avro.derive import NAMESPACE
 from bus.contracts.parsing import InvalidSchema, parse
 from bus.core.matching import COMPARE
@@ -87,17 +87,8 @@ def _read(path: Path, text: str, problems: list[Problem]) -> Dataset | None:
     except ValueError as error:
         wrong("", f"not JSON: {error}", "write one JSON object")
         return None
-    if not isinstance(row, dict) or row.get("type") != "record" or not isinstance(row.get("fields"), list):
-        wrong("", "not a record with fields", 'write {"type": "record", "name": …, "fields": […]}')
-        return None
-    try:
-        parse(row)
-    except InvalidSchema as error:
-        wrong(_field_at(row, error.place), f"not Avro, at {error.place}: {error.reason}", "mend that place")
-        return None
-    if not _shaped(row):
-        example = '{"role": "child", "pin": "child_pin", "match": {"full_name": "child_name"}}'
-        wrong("", "'people' or 'primary_key' is not as it must be", f'write "primary_key": ["id"], "people": [{example}]')
+    if problem := unsound(row):
+        wrong(*problem)
         return None
     _record(path, row, wrong)
     for field in row["fields"]:
@@ -109,23 +100,22 @@ def _read(path: Path, text: str, problems: list[Problem]) -> Dataset | None:
     return None
 
 
-def _shaped(row: Schema) -> bool:
-    """Whether the annotations of the row are of the kinds that everybody takes them for."""
-    key, people = row.get("primary_key", []), row.get("people", [])
-    return _texts(key) and isinstance(people, list) and all(isinstance(p, dict) and _role(p) for p in people)
-
-
-def _role(person: dict[str, Any]) -> bool:
-    match = person.get("match", {})
-    return _texts([person.get("role"), person.get("pin")]) and isinstance(match, dict) and _texts(list(match.values()))
-
-
-def _texts(found: Any) -> bool:
-    return isinstance(found, list) and all(isinstance(one, str) for one in found)
-
-
 def _said(doc: Any) -> bool:
     return isinstance(doc, str) and bool(doc.strip())
+
+
+def unsound(row: Any) -> tuple[str, str, str] | None:
+    """(field, reason, remedy) where parsed JSON is no schema of a row, so that nothing else can be said of it."""
+    if not isinstance(row, dict) or row.get("type") != "record" or not isinstance(row.get("fields"), list):
+        return "", "not a record with fields", 'write {"type": "record", "name": …, "fields": […]}'
+    try:
+        parse(row)
+    except InvalidSchema as error:
+        return _field_at(row, error.place), f"not Avro, at {error.place}: {error.reason}", "mend that place"
+    if not shaped(row):
+        example = '{"role": "child", "pin": "child_pin", "match": {"full_name": "child_name"}}'
+        return "", "'people' or 'primary_key' is not as it must be", f'write "primary_key": ["id"], "people": [{example}]'
+    return None
 
 
 def _field_at(row: Schema, place: str) -> str:
@@ -194,7 +184,7 @@ def type_problem(avro_type: Any) -> str:
     name = avro_type.get("logicalType") if isinstance(avro_type, dict) else None
     if name is None:
         return ""
-    if LOGICAL.get(name) != base:
+    if not isinstance(name, str) or LOGICAL.get(name) != base:
         return f"the logical type {name!r} does not stand on {base!r}"
     if name == "decimal":
         return _decimal(avro_type)

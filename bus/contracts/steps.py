@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from bus.contracts.difference import Change, What, split, type_words
-from bus.contracts.impact import Effect, Verdict
+from bus.contracts.impact import SENSITIVE, Effect, Verdict
 
 _FIELD_CHANGES = (What.TYPE, What.MEANING, What.NULLABLE, What.REQUIRED)
 _SILENT = (What.DOC, What.ORDER, What.DEFAULT)
@@ -68,14 +68,23 @@ def _steps(dataset: str, change: Change, hurt: Sequence[Effect], sunset: date, n
     elif change.what in (What.RENAMED, *_FIELD_CHANGES):
         yield from _replace(dataset, change, agreements, readers, sunset, new)
     elif change.what is What.PII:
-        listed = _listed(agreements)
-        yield (
-            Step("receiving agencies", f"name a legal basis in {listed}: `bus agreement apply` refuses them without")
-            if listed
-            else _release(dataset, "every agreement on it names a legal basis")
-        )
+        yield from _tag(dataset, change, agreements)
     else:
         yield from _announce(dataset, change, agreements, sunset)
+
+
+def _tag(dataset: str, change: Change, agreements: Sequence[str]) -> Iterator[Step]:
+    if not agreements:
+        yield _release(dataset, "every agreement on it names the legal basis that it needs")
+        return
+    if change.after == SENSITIVE:
+        what = f"name the law that opens {change.field} under sensitive_basis"
+    elif change.before == SENSITIVE:
+        what = f"take {change.field} out of sensitive_basis"
+    else:
+        what = "name a legal basis"
+    yield Step("receiving agencies", f"{what} in {_listed(agreements)}, together with the new schema; both parties sign again")
+    yield _release(dataset, "`bus agreement apply` refuses the agreements without")
 
 
 def _release(dataset: str, why: str) -> Step:

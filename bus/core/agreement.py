@@ -2,23 +2,61 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import Enum
+from typing import ClassVar
 
 GIVER = "giver"
 """The party that gives: the authority that runs the bus. The other one is the receiving agency."""
 
 
-class Mask(Enum):
-    """What becomes of a granted field on its way out. A field that is not granted is never read at all."""
-
+class MaskKind(Enum):
     PLAIN = "plain"
     YEAR = "year"
     """A date (date column or ISO text) becomes its year, an int."""
-    LAST4 = "last4"
-    """Text becomes its last four characters; shorter text becomes empty."""
+    LAST = "last"
+    """Text becomes its last characters; shorter text becomes empty."""
+    BAND = "band"
+    """A number becomes the lowest whole number of its band, a date the first year of it: 1,987 in bands of 10 is 1,980."""
     PSEUDONYM = "pseudonym"
     """32 hexadecimal digits: keyed hash under the agreement's secret, stable within the agreement, joinable with no other."""
+
+
+_SIZED = re.compile(r"(last|band)([1-9]\d{0,17})")
+MOST_LAST = 64
+"""Characters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """What becomes of a granted field on its way out. A field that is not granted is never read at all.
+
+    `size`: how many characters are left, or how wide a band is; else 0. As text: 'plain', 'year', 'last4', 'band10', 'pseudonym'.
+    """
+
+    kind: MaskKind
+    size: int = 0
+    PLAIN: ClassVar[Mask]
+    YEAR: ClassVar[Mask]
+    LAST4: ClassVar[Mask]
+    PSEUDONYM: ClassVar[Mask]
+
+    def __str__(self) -> str:
+        return f"{self.kind.value}{self.size or ''}"
+
+    @staticmethod
+    def of(text: str) -> Mask:
+        """Raises ValueError for a text that is no mask's."""
+        sized = _SIZED.fullmatch(text)
+        made = Mask(MaskKind(sized[1]), int(sized[2])) if sized else Mask(MaskKind(text))
+        if (made.kind in (MaskKind.LAST, MaskKind.BAND)) != bool(sized) or (made.kind is MaskKind.LAST and made.size > MOST_LAST):
+            raise ValueError(text)
+        return made
+
+
+Mask.PLAIN, Mask.YEAR, Mask.PSEUDONYM = Mask(MaskKind.PLAIN), Mask(MaskKind.YEAR), Mask(MaskKind.PSEUDONYM)
+Mask.LAST4 = Mask(MaskKind.LAST, 4)
 
 
 @dataclass(frozen=True, slots=True)

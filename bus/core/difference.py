@@ -38,7 +38,7 @@ def _grant(old: Grant | None, new: Grant | None) -> tuple[str, ...]:
 
 
 def _fields(old: Grant, new: Grant) -> list[str]:
-    before, after = ({f.name: f.mask.value for f in one.fields} for one in (old, new))
+    before, after = ({f.name: str(f.mask) for f in one.fields} for one in (old, new))
     said = [f"field {name} is new ({mask})" for name, mask in after.items() if name not in before]
     said += [f"field {name} is gone" for name in before if name not in after]
     both = [(name, mask, after[name]) for name, mask in before.items() if name in after]

@@ -118,7 +118,7 @@ def canonical(agreement: Agreement) -> bytes:
 def _grant_content(grant: Grant) -> dict[str, object]:
     content: dict[str, object] = {
         "dataset": grant.dataset,
-        "fields": [{"mask": f.mask.value, "name": f.name} for f in grant.fields],
+        "fields": [{"mask": str(f.mask), "name": f.name} for f in grant.fields],
         "share_verdict": grant.share_verdict,
         "verdicts": list(grant.verdicts),
         "where": {column: list(values) for column, values in grant.where},
@@ -156,7 +156,7 @@ def parse(value: bytes) -> Agreement:
 
 
 def _parsed_grant(found: Any) -> Grant:
-    fields = tuple(GrantedField(str(f["name"]), Mask(f["mask"])) for f in found["fields"])
+    fields = tuple(GrantedField(str(f["name"]), Mask.of(f["mask"])) for f in found["fields"])
     where = tuple((str(column), tuple(map(str, values))) for column, values in found["where"].items())
     basis = tuple((str(name), str(law)) for name, law in sorted(found.get("sensitive_basis", {}).items()))
     return Grant(str(found["dataset"]), fields, where, tuple(map(str, found["verdicts"])), found["share_verdict"] is True, basis)

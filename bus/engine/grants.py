@@ -8,14 +8,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from bus.avro.dataset import Dataset
-from bus.core.agreement import Grant, GrantedField, Mask
+from bus.core.agreement import Grant, GrantedField, Mask, MaskKind
 from bus.core.outcome import VERDICTS
 from bus.engine.yaml_lines import Item, Problem
 
 REGISTER_PREFIX = "register."
 _GRANT_KEYS = ("dataset", "where", "verdicts", "share_verdict", "fields", "sensitive_basis")
-_MASKS = tuple(m.value for m in Mask)
-_MASKABLE = {Mask.YEAR: ("date", "string"), Mask.LAST4: ("string",), Mask.PSEUDONYM: ("string",)}
+_MASKS = ("plain", "year", "last4", "band10", "pseudonym")
+"""As they are written; `last` and `band` with any number."""
+_MASKABLE = {
+    MaskKind.YEAR: ("date", "string"),
+    MaskKind.LAST: ("string",),
+    MaskKind.BAND: ("int", "long", "decimal", "date"),
+    MaskKind.PSEUDONYM: ("string",),
+}
 _FILTERABLE = ("string", "int", "long", "boolean")
 _BITS = {"int": 31, "long": 63}
 
@@ -146,7 +152,7 @@ def _sensitive_basis(check: Checker, item: Item | None, fields: Item | None, dat
 
 def _field(check: Checker, entry: Item, dataset: Dataset) -> GrantedField | None:
     if entry.text is not None:
-        name, mask_name, line = entry.text, Mask.PLAIN.value, entry.line
+        name, mask_name, line = entry.text, str(Mask.PLAIN), entry.line
     elif entry.entries is not None and len(entry.entries) == 1 and entry.entries[0][1].text is not None:
         name, mask_name, line = entry.entries[0][0], str(entry.entries[0][1].text), entry.line
     else:
@@ -166,11 +172,12 @@ def _field(check: Checker, entry: Item, dataset: Dataset) -> GrantedField | None
         )
         check.unknown(line, f"field of {dataset.name}", name, known)
         return None
-    if mask_name not in _MASKS:
+    try:
+        mask = Mask.of(mask_name)
+    except ValueError:
         check.unknown(line, "mask", mask_name, _MASKS)
         return None
-    mask = Mask(mask_name)
-    fitting = _MASKABLE.get(mask)
+    fitting = _MASKABLE.get(mask.kind)
     if fitting and (kind := _kind(avro_type)) not in fitting:
         check.wrong(
             line, f"mask {mask_name!r} cannot be applied to {name!r}, which is {kind}", f"it works on: {', '.join(fitting)}"

@@ -196,4 +196,4 @@ def _subscribe(
 
 
 def sees_pin(dataset: Dataset, grant: Grant) -> bool:
-    return bool(dataset.people) and any(f.name == dataset.people[0].pin and f.mask is Mask.PLAIN for f in grant.fields)
+    return bool(dataset.people) and any(f.name == dataset.people[0].pin and f.mask == Mask.PLAIN for f in grant.fields)

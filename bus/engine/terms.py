@@ -6,6 +6,7 @@ import re
 from typing import Any
 from urllib.parse import urlsplit
 
+from bus.access import LOOPBACK
 from bus.core.agreement import Delivery, Terms, Way
 from bus.engine.grants import Checker
 from bus.engine.yaml_lines import Item
@@ -14,7 +15,6 @@ TERMS_KEYS = ("procedure", "officer_role", "data_life", "contacts")
 _TEXTS = TERMS_KEYS[:2]
 _MAX_TEXT_CHARS = 500
 _LIFE = re.compile(r"P(?=\d)(\d{1,4}Y)?(\d{1,4}M)?(\d{1,5}D)?")
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def read_delivery(check: Checker, item: Item | None) -> Delivery:
@@ -51,7 +51,7 @@ def _wrong_url(url: str) -> str:
         return "holds a user or password, which everybody could read here"
     if parts.fragment:
         return "has a fragment, which is never sent"
-    if parts.scheme != "https" and not (parts.scheme == "http" and host in _LOOPBACK):
+    if parts.scheme != "https" and not (parts.scheme == "http" and host in LOOPBACK):
         return "is not https"
     return ""
 

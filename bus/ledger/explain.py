@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # its own documented name
 
 from bus import access
@@ -26,6 +26,7 @@ from bus.core.outcome import Outcome
 from bus.core.position import EVENT_ID_BYTES, format_lsn
 from bus.engine import lanes
 from bus.engine.policy import AGREEMENT_KEY
+from bus.ledger import reading
 from bus.ledger.decoding import Decoder
 from bus.ledger.entries import Distillery, event_id
 from bus.ledger.lane_tape import consumer_config
@@ -37,8 +38,6 @@ TOLD_RECORDS = 500_000
 STALL_SECONDS = 60.0
 CLOCK_MS = 60_000
 """How far the clocks of the bus's processes may be apart."""
-_BATCH_RECORDS = 5_000
-_POLL_SECONDS = 0.2
 _ANSWER_SECONDS = 15.0
 _ID_END = HEADER_BYTES + EVENT_ID_BYTES
 Place = tuple[str, int]
@@ -276,30 +275,16 @@ class Explainer:
 
     def _all(self, spans: Mapping[Place, tuple[int, int]]) -> Iterable[Any]:
         """Every committed record of these places up to their ends. Raises ExplainError."""
-        waiting, about = dict(spans), sum(end - begin for begin, end in spans.values())
-        self._consumer.assign([TopicPartition(topic, lane, begin) for (topic, lane), (begin, _) in spans.items()])
-        deadline, read, told = time.monotonic() + STALL_SECONDS, 0, 0
-        while waiting:
-            if time.monotonic() > deadline:
-                raise ExplainError(f"nothing came for {STALL_SECONDS:.0f} s: is the broker up? (`bus status`)")
-            messages: list[Any] = self._consumer.consume(_BATCH_RECORDS, _POLL_SECONDS)
-            for message in messages:
-                deadline = time.monotonic() + STALL_SECONDS
-                place, error = (message.topic(), message.partition()), message.error()
-                if error is not None and error.code() != KafkaError._PARTITION_EOF:
-                    raise KafkaException(error)
-                if place not in waiting:
-                    continue
-                end = waiting[place][1]
-                if error is None and message.offset() < end:
-                    self.records += 1
-                    read += 1
-                    yield message
-                if error is not None or message.offset() + 1 >= end:
-                    waiting.pop(place, None)
-            if read // TOLD_RECORDS > told:
-                told = read // TOLD_RECORDS
-                self._progress(f"{read:,} of about {about:,} records read")
+        about, read = sum(end - begin for begin, end in spans.values()), 0
+        try:
+            for message in reading.up_to(self._consumer, spans, STALL_SECONDS):
+                read += 1
+                self.records += 1
+                if read % TOLD_RECORDS == 0:
+                    self._progress(f"{read:,} of about {about:,} records read")
+                yield message
+        except reading.ReadTimeout as error:
+            raise ExplainError(f"{error}: is the broker up? (`bus status`)") from None
 
 
 def tell(

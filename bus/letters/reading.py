@@ -13,6 +13,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 
 from bus.core import topics
 from bus.engine import lanes
+from bus.ledger import reading
 from bus.ledger.lane_tape import consumer_config
 from bus.letters.letter import Letter, LetterError, Place
 
@@ -62,31 +63,14 @@ def _whole(connection: Connection, names: Sequence[str]) -> Iterator[Any]:
         latest, earliest = OffsetSpec.latest(), OffsetSpec.earliest()  # type: ignore[no-untyped-call]
         ends = lanes.offsets(admin, places, latest, IsolationLevel.READ_COMMITTED)
         begins = lanes.offsets(admin, places, earliest)
-        spans = {place: (begins[place], end) for place, end in ends.items() if begins[place] < end}
-        yield from _spans(consumer, spans)
+        spans = {place: (begins[place], end) for place, end in ends.items()}
+        yield from reading.up_to(consumer, spans, _READ_SECONDS)
+    except reading.ReadTimeout as error:
+        raise LetterError(f"{error}: is the broker up? (`bus status`)") from None
     except KafkaException as error:
         raise LetterError(f"cannot read {', '.join(names)}: {error.args[0].str()}; is the broker up? (`bus status`)") from None
     finally:
         consumer.close()
-
-
-def _spans(consumer: Consumer, spans: Mapping[tuple[str, int], tuple[int, int]]) -> Iterator[Any]:
-    waiting = {place: end for place, (_, end) in spans.items()}
-    consumer.assign([TopicPartition(topic, lane, begin) for (topic, lane), (begin, _) in spans.items()])
-    deadline = time.monotonic() + _READ_SECONDS
-    while waiting:
-        if time.monotonic() > deadline:
-            raise LetterError(f"nothing came for {_READ_SECONDS:.0f} s: is the broker up? (`bus status`)")
-        for message in consumer.consume(_BATCH_RECORDS, _POLL_SECONDS):
-            deadline = time.monotonic() + _READ_SECONDS
-            error, place = message.error(), (message.topic() or "", message.partition() or 0)
-            if error is not None and error.code() != KafkaError._PARTITION_EOF:
-                raise KafkaException(error)
-            end, offset = waiting.get(place, -1), message.offset() or 0
-            if error is None and offset < end:
-                yield message
-            if error is not None or offset + 1 >= end:
-                waiting.pop(place, None)
 
 
 def one(connection: Connection, place: Place) -> Letter:

@@ -20,15 +20,19 @@ MOCK_ROLE = "mock party of this home"
 @dataclass(frozen=True, slots=True)
 class Agreed:
     """`standings`: where each agreement file's text stands; `kept`: the texts of before, where the new one is not agreed on;
-    `ended`: those in force that are so no longer; `signed`: (agreement, mock party) that was signed for just now.
+    `ended`: those in force that are so no longer.
     """
 
     standings: dict[str, Standing]
     kept: dict[str, Agreement]
     ended: tuple[str, ...]
-    signed: tuple[tuple[str, str], ...]
     made: tuple[Signed, ...]
-    """The same as statements."""
+    """What this home signs for its mock parties."""
+
+    @property
+    def signed(self) -> tuple[tuple[str, str], ...]:
+        """(agreement, mock party) of these."""
+        return tuple((one.statement.agreement, one.statement.party) for one in self.made)
 
     def of(self, agreements: Agreements) -> dict[str, Agreement]:
         """Those that may deliver, in the text that may."""
@@ -46,14 +50,13 @@ def why(name: str, stands: Standing) -> str:
         commands = "; ".join(f"bus agreement sign {name} --as {party} --key FILE" for party in stands.missing)
         return f"not signed by {' and '.join(stands.missing)}: {commands}"
     act = Act.REVOKE if stands.state is State.REVOKED else Act.REJECT
-    last = next(signed.statement for signed in stands.acts if signed.statement.act is act)
-    return f"{stands.state.value} by {last.party} ({last.reason or 'no reason given'}): change its text and have that signed"
+    said = next(signed.statement for signed in stands.acts if signed.statement.act is act)
+    return f"{stands.state.value} by {said.party} ({said.reason or 'no reason given'}): change its text and have that signed"
 
 
 def look(settings: Settings, agreements: Agreements, before: Agreements, clock: Callable[[], float] = time.time) -> Agreed:
-    """Where the files' texts stand once this home has signed for its mock parties; writes nothing. `before`: what is in force.
-
-    Raises ConfigError.
+    """Where the files' texts stand once this home has signed for its mock parties, whose keys it makes; writes nothing to the
+    cluster. `before`: what is in force. Raises ConfigError.
     """
     said = log.read(access.confluent(settings, "admin"))
     wanted = _to_sign(settings, agreements, _standings(settings, agreements, said), int(clock() * 1000))
@@ -66,7 +69,7 @@ def look(settings: Settings, agreements: Agreements, before: Agreements, clock: 
         for name, one in before.items()
         if name in agreements and found[name].state is not State.AGREED and old[name].state is State.AGREED
     }
-    return Agreed(found, kept, ended, tuple((one.agreement, one.party) for one in wanted), tuple(made))
+    return Agreed(found, kept, ended, tuple(made))
 
 
 def bring(settings: Settings, agreements: Agreements, before: Agreements, clock: Callable[[], float] = time.time) -> Agreed:
@@ -101,9 +104,8 @@ def act(settings: Settings, agreement: Agreement, done: Statement, key: Path | N
     if keys.is_mock(settings, done.party):
         known = keys.public(settings, [agreement])  # it may have been made just now
     if not statement.verifies(signed, known[done.party]):
-        raise ConfigError(
-            f"{key} is not the private key of {done.party}: its public one is in {keys.own_file(settings, done.party)}"
-        )
+        place = keys.own_file(settings, done.party)
+        raise ConfigError(f"{key} is not the private key of {done.party}, whose public one is to be in {place}")
     said = log.read(access.confluent(settings, "admin"))
     before = statement.standing(agreement, said, known)
     if before.state in (State.REJECTED, State.REVOKED):

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
+from kafka import KafkaAdminClient
+
 from bus import access
 from bus.avro import catalogue, dataset, derive
 from bus.avro.dataset import Dataset
@@ -111,6 +113,27 @@ def apply(settings: Settings) -> Applied:
     return applied
 
 
+def stop(settings: Settings, name: str) -> None:
+    """End one agreement in force, and take its rights away. What the files say does not matter: nothing of them is put into force
+    beside it, and none that is wrong is in its way. Raises ConfigError.
+    """
+    left = {other: one for other, one in published(settings).items() if other != name}
+    agreement_log.publish(settings, left)
+    with cluster.admin(settings) as client:
+        _admit(client, settings, dataset.load(settings.schemas), left)
+
+
+def _admit(
+    client: KafkaAdminClient, settings: Settings, datasets: Mapping[str, Dataset], agreements: Mapping[str, Agreement]
+) -> list[str]:
+    """Users, their rights and quotas, exactly those that these need. The users changed."""
+    names = declared.principals(datasets, agreements)
+    users = cluster.create_users(client, settings, names)
+    cluster.grant(client, declared.rights(datasets, agreements))
+    quotas.bring(client, settings, names)
+    return users
+
+
 def _end(settings: Settings, files: Files) -> tuple[str, ...]:
     """Publishes what is in force without what both parties no longer stand by: nothing waits for that."""
     before = published(settings)
@@ -142,12 +165,10 @@ def _bring(settings: Settings, files: Files) -> tuple[list[str], list[str], Agre
         cluster.create_topics(client, signed, settings.kafka.replication)
         found = agreed.bring(settings, files.agreements, before)
         agreements = found.of(files.agreements)
-        users = cluster.create_users(client, settings, declared.principals(datasets, agreements))
         created = cluster.create_topics(
             client, declared.topics_of(datasets, agreements, settings.kafka.lanes), settings.kafka.replication
         )
-        cluster.grant(client, declared.rights(datasets, agreements))
-        quotas.bring(client, settings, declared.principals(datasets, agreements))
+        users = _admit(client, settings, datasets, agreements)
     wanted = subjects(datasets, agreements)
     registration.ensure(settings, wanted, delivered.levels(wanted))
     return created, users, found

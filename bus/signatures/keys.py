@@ -40,11 +40,11 @@ def is_mock(settings: Settings, party: str) -> bool:
 
 
 def public(settings: Settings, agreements: Iterable[Agreement]) -> dict[str, tuple[Ed25519PublicKey, ...]]:
-    """Each party's keys; none of a mock party that has no key here yet. Raises ConfigError for a file that holds no such keys."""
+    """Each party's keys; none of a party that has no key yet. Raises ConfigError for a file that holds no such keys."""
     found = {}
     for party in sorted({GIVER, *(one.agency for one in agreements)}):
         own = own_file(settings, party)
-        place = own if own.exists() else _mock_file(settings, party)
+        place = _mock_file(settings, party) if is_mock(settings, party) else own
         found[party] = _read(place) if place.exists() else ()
     return found
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bus.core import topics
-from bus.core.agreement import Agreement
+from bus.core.agreement import Agreement, Way
 from bus.core.identity import KEY_BYTES
 from bus.subscription import words
 from bus.subscription.files import Delivered, Files
@@ -35,8 +35,8 @@ class Server:
 
 
 def document(files: Files, agency: str, server: Server, now_ms: int) -> dict[str, Any]:
-    """JSON-ready. Raises SubscriptionError for an agency that has no agreement."""
-    agreements = files.of(agency)
+    """JSON-ready; of the agreements that are delivered by topic. Raises SubscriptionError for an agency that has no agreement."""
+    agreements = [one for one in files.of(agency) if one.delivery.way is Way.TOPIC]
     channels: dict[str, Any] = {}
     operations: dict[str, Any] = {}
     messages: dict[str, Any] = {}
@@ -44,7 +44,7 @@ def document(files: Files, agency: str, server: Server, now_ms: int) -> dict[str
         name = _key(agreement.id)
         delivered = {f"{name}_{one.dataset.name.replace('.', '-')}": one for one in files.delivered(agreement)}
         messages |= {key: _message(one) for key, one in delivered.items()}
-        channels[name] = _channel(agreement, list(delivered), server, now_ms)
+        channels[name] = _channel(agreement, list(delivered), server, files.state(agreement, now_ms))
         operations[f"receive_{name}"] = _operation(agreement, name, list(delivered))
     return {
         "asyncapi": VERSION,
@@ -92,7 +92,7 @@ def _login(agency: str, server: Server) -> dict[str, Any]:
     return {"type": _LOGINS.get(server.mechanism, "userPassword"), "description": f"{server.mechanism}. {about}"}
 
 
-def _channel(agreement: Agreement, messages: list[str], server: Server, now_ms: int) -> dict[str, Any]:
+def _channel(agreement: Agreement, messages: list[str], server: Server, state: str) -> dict[str, Any]:
     topic = topics.agency(agreement.id)
     validity = f"valid from {words.instant(agreement.valid_from_ms)}"
     if agreement.valid_until_ms is not None:
@@ -101,7 +101,7 @@ def _channel(agreement: Agreement, messages: list[str], server: Server, now_ms: 
     return {
         "address": topic,
         "title": agreement.id,
-        "description": f"{agreement.purpose}.{basis} The agreement is {words.state(agreement, now_ms)}, {validity}.",
+        "description": f"{agreement.purpose}.{basis} The agreement is {state}, {validity}.",
         "messages": {name: {"$ref": f"#/components/messages/{name}"} for name in messages},
         "bindings": {
             "kafka": {

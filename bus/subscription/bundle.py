@@ -209,7 +209,7 @@ def _agreement(one: Agreement, now_ms: int) -> dict[str, Any]:
         "purpose": one.purpose,
         "valid_from": words.instant(one.valid_from_ms),
         "valid_until": None if one.valid_until_ms is None else words.instant(one.valid_until_ms),
-        "state": words.state(one, now_ms),
+        "state": words.state(one, now_ms, words.AGREED),
         "datasets": [grant.dataset for grant in one.grants],
     }
 

@@ -1,12 +1,12 @@
 """The catalogue: what each dataset holds, whose it is, who gets what of it, and who may ask for it.
 
-Pure: made of the schema and agreement files as they are read. `now_ms` decides which agreements are in force.
+Pure: made of the schema and agreement files as they are read, and of where the parties stand (`State`).
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from bus.avro.dataset import Dataset
@@ -14,6 +14,8 @@ from bus.core.agreement import Agreement, Grant
 from bus.subscription import words
 
 BASIC, SENSITIVE = "basic", "sensitive"
+State = Callable[[Agreement], str]
+"""Whether an agreement is in force, in words."""
 
 
 class SubscriptionError(ValueError):
@@ -44,7 +46,7 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """What one agreement opens of the dataset. `state`: 'in force', 'not yet in force' or 'over'."""
+    """What one agreement opens of the dataset. `state`: whether it is in force, in words."""
 
     agreement: str
     agency: str
@@ -86,9 +88,9 @@ class Entry:
         return sum(field.personal == kind for field in self.fields)
 
 
-def entries(datasets: Mapping[str, Dataset], agreements: Mapping[str, Agreement], now_ms: int) -> dict[str, Entry]:
+def entries(datasets: Mapping[str, Dataset], agreements: Mapping[str, Agreement], state: State) -> dict[str, Entry]:
     """By dataset, in name order."""
-    return {name: _entry(datasets[name], agreements.values(), now_ms) for name in sorted(datasets)}
+    return {name: _entry(datasets[name], agreements.values(), state) for name in sorted(datasets)}
 
 
 def find(what: str, name: str, known: Iterable[str]) -> str:
@@ -101,7 +103,7 @@ def find(what: str, name: str, known: Iterable[str]) -> str:
     raise SubscriptionError(f"no {what} {name!r}: {hint}")
 
 
-def _entry(dataset: Dataset, agreements: Iterable[Agreement], now_ms: int) -> Entry:
+def _entry(dataset: Dataset, agreements: Iterable[Agreement], state: State) -> Entry:
     fields = tuple(_field(dataset, one) for one in dataset.row["fields"])
     return Entry(
         dataset=dataset.name,
@@ -111,7 +113,7 @@ def _entry(dataset: Dataset, agreements: Iterable[Agreement], now_ms: int) -> En
         primary_key=dataset.primary_key,
         people=tuple(Person(role.name, role.pin, role is dataset.people[0]) for role in dataset.people),
         fields=fields,
-        agreements=tuple(_shared(a, g, now_ms) for a in agreements for g in a.grants if g.dataset == dataset.name),
+        agreements=tuple(_shared(a, g, state) for a in agreements for g in a.grants if g.dataset == dataset.name),
         asking=_asking(fields),
     )
 
@@ -129,7 +131,7 @@ def _field(dataset: Dataset, found: Mapping[str, object]) -> Field:
     )
 
 
-def _shared(agreement: Agreement, grant: Grant, now_ms: int) -> Shared:
+def _shared(agreement: Agreement, grant: Grant, state: State) -> Shared:
     ends = agreement.valid_until_ms
     return Shared(
         agreement=agreement.id,
@@ -138,8 +140,8 @@ def _shared(agreement: Agreement, grant: Grant, now_ms: int) -> Shared:
         legal_basis=agreement.legal_basis,
         valid_from=words.instant(agreement.valid_from_ms),
         valid_until=None if ends is None else words.instant(ends),
-        state=words.state(agreement, now_ms),
-        fields={field.name: field.mask.value for field in grant.fields},
+        state=state(agreement),
+        fields={field.name: str(field.mask) for field in grant.fields},
         where=dict(grant.where),
         verdicts=grant.verdicts,
         share_verdict=grant.share_verdict,

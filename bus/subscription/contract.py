@@ -14,7 +14,9 @@ from bus.subscription.files import Delivered, Files
 
 API_VERSION = "v3.1.0"
 REGISTER = "register."
-_STATUS = {words.IN_FORCE: "active", words.NOT_YET: "draft", words.OVER: "retired"}
+_STATUS = {words.IN_FORCE: "active", words.NOT_YET: "draft", words.OVER: "retired", words.UNTOLD: "proposed"}
+"""All others are not in force: revoked or rejected is `retired`, what waits for somebody `proposed`."""
+_ENDED = ("revoked", "rejected")
 _LOGICAL = {
     "date": "date",
     "timestamp-micros": "timestamp",
@@ -31,6 +33,10 @@ _LOGICAL = {
 """Type by its name (words.type_name) -> ODCS logical type; decimals are numbers."""
 
 
+def _status(state: str) -> str:
+    return _STATUS.get(state) or ("retired" if any(word in state for word in _ENDED) else "proposed")
+
+
 def document(files: Files, agreement: Agreement, server: Server, now_ms: int) -> dict[str, Any]:
     """JSON-ready. The version is how the grant hash of every delivery begins: it changes with the agreement."""
     register = next(one for one in files.datasets.values() if one.register)
@@ -41,7 +47,7 @@ def document(files: Files, agreement: Agreement, server: Server, now_ms: int) ->
         "id": agreement.id,
         "name": agreement.id,
         "version": agreement.grant_hash.hex()[:12],
-        "status": _STATUS[words.state(agreement, now_ms)],
+        "status": _status(files.state(agreement, now_ms)),
         "description": _terms(agreement),
         "schema": [_object(topic, one, register) for one in files.delivered(agreement)],
         "servers": [_server(topic, number, address, server) for number, address in enumerate(server.bootstrap or ("",), 1)],
@@ -162,8 +168,8 @@ def _granted(granted: GrantedField, dataset: Dataset, register: Dataset, deliver
         "classification": source.get("pii", "") or "none",
         "transformSourceObjects": [owner.name],
     }
-    if granted.mask is not Mask.PLAIN:
-        made["transformDescription"] = words.MASKS[granted.mask]
+    if granted.mask != Mask.PLAIN:
+        made["transformDescription"] = words.mask(granted.mask)
     if not of_register and column in dataset.primary_key:
         made |= {"primaryKey": True, "primaryKeyPosition": dataset.primary_key.index(column) + 1}
     return made

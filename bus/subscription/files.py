@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bus.avro import dataset
@@ -12,6 +12,7 @@ from bus.config import Settings
 from bus.core.agreement import Agreement, Grant
 from bus.engine import agreements as agreement_files
 from bus.engine import plan
+from bus.subscription import standing, words
 from bus.subscription.catalog import find
 
 
@@ -29,8 +30,15 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class Files:
+    """`standings`: agreement -> where both parties stand (bus.subscription.standing); None where no bus runs."""
+
     datasets: dict[str, Dataset]
     agreements: dict[str, Agreement]
+    standings: Mapping[str, str] | None = None
+
+    def state(self, agreement: Agreement, now_ms: int) -> str:
+        """In words."""
+        return words.state(agreement, now_ms, None if self.standings is None else self.standings[agreement.id])
 
     def agencies(self) -> list[str]:
         return sorted({one.agency for one in self.agreements.values()})
@@ -56,3 +64,15 @@ def read(settings: Settings) -> Files:
     """Raises SchemaError, or AgreementError with every problem of every file."""
     datasets = dataset.load(settings.schemas)
     return Files(datasets, agreement_files.load(settings, datasets))
+
+
+def read_with_standings(settings: Settings) -> Files:
+    """Also asks the bus, where one runs. Raises ConfigError, too."""
+    found = read(settings)
+    return replace(found, standings=standing.read(settings, found.agreements))
+
+
+def in_force(settings: Settings) -> Files:
+    """The agreements that are in force, in the text that is, whatever the files say. Raises SchemaError, ConfigError."""
+    published = standing.published(settings)
+    return Files(dataset.load(settings.schemas), published, dict.fromkeys(published, words.AGREED))

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from bus import access
 from bus.config import Settings
+from bus.core.agreement import Way
 from bus.registry import log
 from bus.subscription import asyncapi, bundle, contract, files, place
 from bus.subscription.bundle import Connection, File, Order
@@ -16,9 +17,14 @@ PRINCIPAL = "operator"
 
 
 def files_of(settings: Settings, agency: str, language: str, now_ms: int) -> dict[str, File]:
-    """The bundle's files by path. Raises SubscriptionError, ConfigError without a bus, CatalogueError without schemas."""
-    read = files.read(settings)
-    agreements = tuple(read.of(agency))
+    """The bundle's files by path: of the agreements that the agency may read by topic now, for one topic that is refused ends a
+    consumer of several. Raises SubscriptionError, ConfigError without a bus, CatalogueError without schemas.
+    """
+    files.read(settings).of(agency)  # whom nobody knows is told so, with the nearest name
+    read = files.in_force(settings)
+    agreements = tuple(one for one in read.agreements.values() if one.agency == agency and one.delivery.way is Way.TOPIC)
+    if not agreements:
+        raise SubscriptionError(f"{agency!r} has no agreement in force that is delivered by topic: `bus agreement list` says why")
     connection = _connection(settings, agency)
     where = place.server(settings)
     documents = {"asyncapi.yaml": place.as_yaml(asyncapi.document(read, agency, where, now_ms))}

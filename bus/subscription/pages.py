@@ -15,7 +15,7 @@ import jinja2
 
 from bus.config import Settings
 from bus.core import topics
-from bus.core.agreement import Agreement
+from bus.core.agreement import Agreement, Mask
 from bus.subscription import asyncapi, catalog, contract, freshness, place, words
 from bus.subscription.asyncapi import Server
 from bus.subscription.catalog import Entry, SubscriptionError
@@ -62,12 +62,12 @@ def pages(files: Files, server: Server, newest: Mapping[str, int | None] | None,
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined
     )
-    entries = catalog.entries(files.datasets, files.agreements, now_ms)
+    entries = catalog.entries(files.datasets, files.agreements, lambda one: files.state(one, now_ms))
     agencies = [_agency(files, name, entries, server, now_ms) for name in files.agencies()]
     common = {
         "made": words.instant(now_ms - now_ms % 1000),
         "newest": {name: _newest(name, newest) for name in entries},
-        "masks": {mask.value: said for mask, said in words.MASKS.items()},
+        "masked": lambda text: words.mask(Mask.of(text)),
     }
     made = {"index.html": environment.get_template("index.html.j2").render(common, entries=entries.values(), agencies=agencies)}
     for name, entry in entries.items():
@@ -116,7 +116,7 @@ def _agreement(files: Files, one: Agreement, entries: Mapping[str, Entry], serve
         "legal_basis": one.legal_basis,
         "valid_from": words.instant(one.valid_from_ms),
         "valid_until": None if one.valid_until_ms is None else words.instant(one.valid_until_ms),
-        "state": words.state(one, now_ms),
+        "state": files.state(one, now_ms),
         "contract": document,
         "datasets": datasets,
     }

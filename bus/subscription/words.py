@@ -6,18 +6,20 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from bus.avro.types import kind, logical, split_null
-from bus.core.agreement import Agreement, Mask
+from bus.core.agreement import Agreement, Mask, MaskKind
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-MASKS = {
-    Mask.PLAIN: "as it is",
-    Mask.YEAR: "the year only",
-    Mask.LAST4: "the last four characters",
-    Mask.PSEUDONYM: "a pseudonym of this agreement's own",
+_MASKS = {
+    MaskKind.PLAIN: "as it is",
+    MaskKind.YEAR: "the year only",
+    MaskKind.LAST: "the last {} characters",
+    MaskKind.BAND: "the lower bound of its band of {:,}",
+    MaskKind.PSEUDONYM: "a pseudonym of this agreement's own",
 }
-
 IN_FORCE, NOT_YET, OVER = "in force", "not yet in force", "over"
+AGREED, NOT_APPLIED = "agreed", "agreed on, not applied"
+UNTOLD = "valid by its dates (no bus runs that could say whether both parties stand by it)"
 
 
 def type_name(avro_type: Any) -> str:
@@ -29,6 +31,10 @@ def type_name(avro_type: Any) -> str:
     if isinstance(inner, list):
         return " or ".join(type_name(branch) for branch in inner)
     return named or kind(inner)
+
+
+def mask(one: Mask) -> str:
+    return _MASKS[one.kind].format(one.size)
 
 
 def optional(avro_type: Any) -> bool:
@@ -44,10 +50,15 @@ def instant(unix_ms: int) -> str:
     return moment.isoformat(timespec="milliseconds" if unix_ms % 1000 else "seconds").replace("+00:00", "Z")
 
 
-def state(agreement: Agreement, now_ms: int) -> str:
-    if agreement.in_force(now_ms):
-        return IN_FORCE
-    return NOT_YET if now_ms < agreement.valid_from_ms else OVER
+def state(agreement: Agreement, now_ms: int, standing: str | None) -> str:
+    """`standing`: as bus.subscription.standing says; None where no bus runs."""
+    if agreement.valid_until_ms is not None and now_ms >= agreement.valid_until_ms:
+        return OVER
+    if standing not in (AGREED, None):
+        return f"not in force: {standing}"
+    if now_ms < agreement.valid_from_ms:
+        return NOT_YET
+    return IN_FORCE if standing else UNTOLD
 
 
 def age(seconds: float) -> str:

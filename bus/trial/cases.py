@@ -223,7 +223,7 @@ class _Cases:
         for name, line, value in item.named():
             if name not in types:
                 self._check.unknown(line, f"field that {self._agreement.id} gets of {dataset}", name, types)
-            elif masks[name] is Mask.PSEUDONYM and value.entries is not None:
+            elif masks[name] == Mask.PSEUDONYM and value.entries is not None:
                 made[name] = self._pseudonym(name, value)
             else:
                 made[name] = _value(self._check, name, value, types[name])

@@ -22,10 +22,10 @@ def _grant(grant: Grant, cases: tuple[Case, ...]) -> Iterator[str]:
     values = [c.expected.data for c in own if isinstance(c.expected, Gets) and c.expected.data is not None]
     if not values:
         yield f"{grant.dataset}: a delivery with values"
-    for fields in (f for f in grant.fields if f.mask is not Mask.PLAIN):
+    for fields in (f for f in grant.fields if f.mask != Mask.PLAIN):
         name = fields.name.replace(".", "_")
         if not any(data.get(name) is not None for data in values):
-            yield f"{grant.dataset}: {fields.name} behind its mask {fields.mask.value}"
+            yield f"{grant.dataset}: {fields.name} behind its mask {fields.mask}"
     withheld = {c.expected for c in own if isinstance(c.expected, str)}
     if grant.where and Outcome.ROW_FILTER.value not in withheld:
         yield f"{grant.dataset}: a row that the row filter holds back"

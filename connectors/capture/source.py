@@ -84,7 +84,7 @@ def connect(dsn: str, domain: str) -> Db:
         )
         db.execute(f"SET statement_timeout = {STATEMENT_MS}")
     except psycopg.OperationalError as error:
-        told = str(error).strip().splitlines()[-1]
+        told = [line for line in str(error).strip().splitlines() if not line[:1].isspace()][-1]  # an indented one is a hint
         if "authentication failed" in told:
             raise Refusal(f"{told}: check the DSN of {domain} or the secret postgres-bus_{domain}") from None
         raise Interrupted(told) from None

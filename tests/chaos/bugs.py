@@ -208,7 +208,7 @@ def mask_off_by_one_field() -> None:
         parts = list(projection.parts)
         for i, (left, right) in enumerate(itertools.pairwise(grant.fields)):
             text = not parts[i].of_register and scalar(dataset.fields[parts[i].column]) == "string"
-            if text and left.mask is Mask.PLAIN and right.mask in (Mask.LAST4, Mask.PSEUDONYM) and not parts[i + 1].of_register:
+            if text and left.mask == Mask.PLAIN and right.mask in (Mask.LAST4, Mask.PSEUDONYM) and not parts[i + 1].of_register:
                 parts[i] = _part(dataset, dataset, left.name, right.mask, secret)
                 parts[i + 1] = _part(dataset, dataset, right.name, left.mask, secret)
                 break

@@ -25,10 +25,11 @@ START_SECONDS = 10.0
 def behind(settings: Settings, port: int, home: Path) -> Settings:
     """A home that shares everything with another one, but reaches the broker through this port."""
     home.mkdir(exist_ok=True)
-    for name in ("secrets", "parties", "run", "replica", "log"):
+    for name in ("secrets", "run", "replica", "log"):
         (settings.home / name).mkdir(exist_ok=True)
         (home / name).symlink_to(settings.home / name)
-    (home / config.SETTINGS_FILE).write_text(f"kafka: {{bootstrap: '{HOST}:{port}'}}\n", encoding="utf-8")
+    text = f"kafka: {{bootstrap: '{HOST}:{port}'}}\nparties: '{settings.home / 'parties'}'\n"
+    (home / config.SETTINGS_FILE).write_text(text, encoding="utf-8")
     return config.load(home, env={})
 
 

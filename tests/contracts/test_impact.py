@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from datetime import date
+from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bus.avro import dataset as datasets
 from bus.avro.dataset import dataset_of
 from bus.config import Settings
+from bus.contracts import rules, steps
+from bus.contracts.difference import differences
 from bus.contracts.impact import Effect, Verdict, World, impact
 from bus.core.agreement import Agreement, Grant, GrantedField
 from bus.engine import agreements
@@ -21,9 +27,9 @@ from tests.contracts.seeded import SEEDS, Seed, annotate
 
 @pytest.fixture(scope="module")
 def world() -> World:
-    settings = Settings()
-    found = datasets.load(settings.schemas)
-    return World(found, datasets.register_of(found), agreements.load(settings, found), {}, {})
+    shipped = Settings()
+    found = datasets.load(shipped.schemas)
+    return World(found, datasets.register_of(found), agreements.load(shipped, found), {}, {})
 
 
 def changed(world: World, name: str, edit: Any) -> datasets.Dataset:
@@ -66,6 +72,72 @@ def test_a_field_that_becomes_personal_data_needs_a_legal_basis(world: World) ->
     small = dataclasses.replace(world, agreements={"a.b": agreement})
     effects = impact(small, changed(small, "civil.birth", annotate("province_code", pii="basic")))
     assert next((e.agreement, e.field, e.verdict) for e in effects) == ("a.b", "province_code", Verdict.FAILS)
+
+
+def test_a_tag_fails_an_agreement_just_where_lint_refuses_its_file(world: World) -> None:
+    """Each column is tagged anew, half of a dataset's at a time: who is told that it fails is whose file lint refuses then."""
+    concerned = 0
+    for name, one in world.datasets.items():
+        for tag, half in (("sensitive", 0), ("sensitive", 1), ("basic", 0), ("basic", 1)):
+            columns = list(one.fields)[half::2]
+
+            def edit(row: Any, columns: list[str] = columns, tag: str = tag) -> None:
+                for column in columns:
+                    annotate(column, pii=tag)(row)
+
+            new = changed(world, name, edit)
+            told = {e.agreement for e in impact(world, new) if e.verdict is Verdict.FAILS}
+            assert told == refused({**world.datasets, name: new}), (name, columns, tag)
+            concerned += bool(told)
+    assert concerned > 10, "some tags matter to somebody"
+
+
+def refused(found: dict[str, datasets.Dataset]) -> set[str]:
+    try:
+        agreements.load(Settings(), found)
+    except agreements.AgreementError as error:
+        return {Path(problem.file).stem for problem in error.problems}
+    return set()
+
+
+ODD: tuple[Any, ...] = (
+    *(None, -1, 1.5, True, "", "x", [], {}, [[]], ["null"], ["null", "null"], {"a": 1}, {"type": ["int", "string"]}),
+    *({"type": "record"}, {"type": "enum", "name": "e", "symbols": ["a"]}, {"type": "fixed", "name": "f", "size": 3}),
+    *({"type": "map", "values": "string"}, {"type": "bytes", "logicalType": "decimal", "precision": "4"}),
+    {"type": "bytes", "logicalType": {}, "precision": 10**9, "scale": -1},
+)
+
+
+def places(node: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Of everything inside a parsed schema."""
+    for key, value in node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ():
+        yield (*at, key)
+        yield from places(value, (*at, key))
+
+
+@settings(max_examples=250, deadline=None)
+@given(st.data())
+def test_whatever_stands_in_a_proposed_schema_is_judged_or_refused_with_a_reason(world: World, data: st.DataObject) -> None:
+    """Something odd in any place of any shipped schema: impact, difference and plan answer, or the file is refused in words."""
+    old = world.datasets[data.draw(st.sampled_from(sorted(world.datasets)))]
+    row = copy.deepcopy(old.row)
+    *way, last = data.draw(st.sampled_from(list(places(row))))
+    inside = row
+    for key in way:
+        inside = inside[key]
+    inside[last] = copy.deepcopy(data.draw(st.sampled_from(ODD)))
+    if problem := rules.unsound(row):
+        assert all(isinstance(text, str) for text in problem)
+        assert problem[1]
+        return
+    changes = [str(change) for change in differences(old.row, row)]
+    try:
+        new = dataset_of(row, old.domain, old.table, "proposed.avsc")
+    except datasets.SchemaError:
+        return
+    effects = impact(world, new)
+    assert effects
+    assert len(steps.plan(old.name, differences(old.row, row), effects, date(2030, 1, 1))) <= len(changes)
 
 
 def test_a_new_source_field_never_appears_in_an_existing_agreement(world: World) -> None:

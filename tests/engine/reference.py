@@ -9,17 +9,19 @@ from __future__ import annotations
 import hashlib
 import hmac
 import io
+import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
+from fractions import Fraction
 from typing import Any
 
 import fastavro
 
 from bus.avro import derive
 from bus.avro.dataset import Dataset
-from bus.core.agreement import Agreement, Grant, Mask
+from bus.core.agreement import Agreement, Grant, Mask, MaskKind
 from bus.core.matching import COMPARE
 
 Row = dict[str, Any]
@@ -160,16 +162,27 @@ def gravest(entries: list[Row]) -> str | None:
 
 
 def mask(value: Any, avro_type: Any, how: Mask, secret: bytes) -> Any:
-    if value is None or how is Mask.PLAIN:
+    if value is None or how == Mask.PLAIN:
         return value
+    if how.kind is MaskKind.BAND:
+        number = _whole(avro_type, value)
+        return max(number - number % how.size, -(2**63))
     text = _text(avro_type, value)
     assert text is not None
-    if how is Mask.YEAR:
+    if how == Mask.YEAR:
         digits = text[:4]
         return int(digits) if len(digits) == 4 and digits.isascii() and digits.isdigit() else None
-    if how is Mask.LAST4:
-        return text[-4:] if len(text) >= 4 else ""
+    if how.kind is MaskKind.LAST:
+        return text[-how.size :] if len(text) >= how.size else ""
     return hashlib.blake2b(text.encode(), key=secret, digest_size=16, person=b"bus.pseudonym").hexdigest()
+
+
+def _whole(avro_type: Any, value: Any) -> int:
+    """What a number, a decimal or a date is rounded down to before it is put into a band."""
+    inner = avro_type[1] if isinstance(avro_type, list) else avro_type
+    if isinstance(value, bytes):
+        return math.floor(Fraction(int.from_bytes(value, "big", signed=True), 10 ** inner["scale"]))
+    return (date(1970, 1, 1) + timedelta(days=value)).year if isinstance(inner, dict) else int(value)
 
 
 class Reference:

@@ -83,9 +83,11 @@ def people(rng: random.Random) -> dict[str, Known]:
 def masks(avro_type: Any) -> list[str]:
     inner = avro_type[1] if isinstance(avro_type, list) else avro_type
     if isinstance(inner, dict) and inner.get("logicalType") == "date":
-        return ["plain", "year"]
+        return ["plain", "year", "band5"]
     kind = inner["type"] if isinstance(inner, dict) else inner
-    return ["plain", "year", "last4", "pseudonym"] if kind == "string" else ["plain"]
+    if kind in ("int", "long") and not isinstance(inner, dict):
+        return ["plain", "band100"]
+    return ["plain", "year", "last4", "last2", "pseudonym"] if kind == "string" else ["plain"]
 
 
 def filters(rng: random.Random, of: Dataset) -> tuple[tuple[str, tuple[str, ...]], ...]:
@@ -112,7 +114,7 @@ def agreement(rng: random.Random, of: Dataset) -> Made:
     share = verified and rng.random() < 0.5
     name = "agency." + "".join(rng.choices(string.ascii_lowercase, k=12))
     hashed = rng.randbytes(32)
-    grant = Grant(of.name, tuple(GrantedField(n, Mask(m)) for n, m in fields), where, asked, share)
+    grant = Grant(of.name, tuple(GrantedField(n, Mask.of(m)) for n, m in fields), where, asked, share)
     ours = Agreement(name, "agency", "p", "l", (grant,), 0, None, hashed)
     theirs = history.Grant(of.name, fields, where, asked, share)
     return ours, history.Agreement(name, "agency", (theirs,), grant_hash=hashed)

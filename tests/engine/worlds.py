@@ -13,7 +13,7 @@ from bus.avro import derive
 from bus.avro.catalogue import Catalogue, record_subject, value_subject
 from bus.avro.dataset import Dataset, Role
 from bus.avro.frame import Malformed
-from bus.core.agreement import Agreement, Grant, GrantedField, Mask
+from bus.core.agreement import MOST_LAST, Agreement, Grant, GrantedField, Mask, MaskKind
 from bus.core.outcome import VERDICTS
 from bus.engine import native
 from bus.engine.person import compile_packer
@@ -117,9 +117,13 @@ def datasets(draw: st.DrawFn) -> Dataset:
 
 def _masks(avro_type: Any) -> list[Mask]:
     inner = avro_type[1] if isinstance(avro_type, list) else avro_type
+    bands = [Mask(MaskKind.BAND, width) for width in (1, 7, 10**18)]
     if inner == DATE:
-        return [Mask.PLAIN, Mask.YEAR]
-    return list(Mask) if inner in ("string", UUID) else [Mask.PLAIN]
+        return [Mask.PLAIN, Mask.YEAR, *bands]
+    if inner in ("int", "long", DECIMAL):
+        return [Mask.PLAIN, *bands]
+    lasts = [Mask.LAST4, Mask(MaskKind.LAST, 1), Mask(MaskKind.LAST, MOST_LAST)]
+    return [Mask.PLAIN, Mask.YEAR, Mask.PSEUDONYM, *lasts] if inner in ("string", UUID) else [Mask.PLAIN]
 
 
 @st.composite

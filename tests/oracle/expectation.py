@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 from bus.avro.dataset import Dataset
@@ -41,8 +43,12 @@ class Rule:
         date = is_date(owner.fields[column])
         if mask == "year":
             return _null(lambda v: _year(date_text(v) if date else v))
-        if mask == "last4":
-            return _null(lambda v: v[-4:] if len(v) >= 4 else "")
+        if mask.startswith("last"):
+            left = int(mask.removeprefix("last"))
+            return _null(lambda v: v[-left:] if len(v) >= left else "")
+        if mask.startswith("band"):
+            width = int(mask.removeprefix("band"))
+            return _null(lambda v: _band(_year(date_text(v)) if date else v, width))
         if mask == "pseudonym":
             return _null(lambda v: keys.pseudonym(self.secret, v.encode()).hex())
         return lambda v: v
@@ -90,6 +96,11 @@ class Rule:
         if unchanged and (not self.grant.share_verdict or verdict == before_verdict):
             return Expected("INVISIBLE")
         return Expected("DELIVERED", "u", data, shared)
+
+
+def _band(number: Any, width: int) -> int:
+    """Where a number's band begins; decimals come as Decimal."""
+    return math.floor(Fraction(number) / width) * width
 
 
 def _year(text: str) -> int | None:

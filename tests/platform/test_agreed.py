@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +27,8 @@ from bus.engine import agreement_log, agreements
 from bus.platform import agreed, cluster, declaration, declared, planning
 from bus.signatures import keys, statement
 from bus.signatures.statement import Act, State, Statement
+from bus.subscription import files, order
+from bus.subscription.catalog import SubscriptionError
 
 SEVERAL = pytest.mark.skipif(os.environ.get("LT_FAILPOINTS") != "1", reason="make failpoints")
 TEXT = """\
@@ -154,6 +158,50 @@ def test_what_is_revoked_is_off_with_its_rights_and_no_signature_brings_it_back(
     assert not declaration.apply(settings).change
     file.write_text(new())
     assert declaration.apply(settings).change.on == ("archive.births",), "another text is another agreement"
+
+
+def test_a_revocation_ends_what_is_in_force_whatever_the_files_say_by_now(settings: Settings) -> None:
+    """Its own file was edited, another one is pending and a third one is broken: the agreement ends, and nothing else happens."""
+    file, pending, broken = (settings.agreements / f"archive.{name}.yaml" for name in ("births", "more", "broken"))
+    file.write_text(text := new())
+    declaration.apply(settings)
+    before = in_force(settings)
+    file.write_text(text.replace("Decree 1", "Decree 2"))
+    pending.write_text(new().replace("name: births", "name: more"))
+    broken.write_text("agency: [")
+    environment = os.environ | {"BUS_AGREEMENTS": str(settings.agreements), "BUS_PARTIES": str(settings.parties)}
+    command = [sys.executable, "-m", "bus.cli.main", "--home", str(settings.home), "agreement", "revoke", "archive.births"]
+    words = ["--as", "archive", "--reason", "done"]
+    done = subprocess.run([*command, *words], env=environment, check=False, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert in_force(settings) == {name: one for name, one in before.items() if name != "archive.births"}
+    assert not may_read(settings, "archive")
+    pending.unlink()
+    broken.unlink()
+    file.write_text(text)
+    assert declaration.apply(settings).agreed.others()["archive.births"].startswith("revoked by archive (done)")
+
+
+def test_subscribers_are_told_of_and_given_what_is_in_force_and_nothing_else(settings: Settings) -> None:
+    """A revoked topic among a client's topics would stop it for all: bundles leave it out, and no page calls it in force."""
+    names = ("births", "polled", "revoked")
+    for name in names:
+        text = new().replace("name: births", f"name: {name}")
+        (settings.agreements / f"archive.{name}.yaml").write_text(text + ("delivery: feed\n" if name == "polled" else ""))
+    declaration.apply(settings)
+    act(settings, Act.REVOKE, "archive.revoked", "archive", reason="done")
+    declaration.stop(settings, "archive.revoked")
+    now_ms = int(time.time() * 1000)
+    made = order.files_of(settings, "archive", "python", now_ms)
+    assert json.loads(made["client.json"].content)["topics"] == ["agency.archive.births"]
+    assert not any("revoked" in name for name in made)
+    read = files.read_with_standings(settings)
+    told = {name: read.state(read.agreements[f"archive.{name}"], now_ms) for name in names}
+    assert told == {"births": "in force", "polled": "in force", "revoked": "not in force: revoked"}
+    for name in ("births", "polled"):
+        declaration.stop(settings, f"archive.{name}")
+    with pytest.raises(SubscriptionError, match="'archive' has no agreement in force that is delivered by topic"):
+        order.files_of(settings, "archive", "python", now_ms)
 
 
 def test_only_the_possible_is_done(settings: Settings) -> None:

@@ -17,7 +17,7 @@ from bus.subscription import catalog, files, words
 SETTINGS = config.load(Path("/nonexistent"), env={})
 FILES = files.read(SETTINGS)
 NOW_MS = 1_795_000_000_000
-ENTRIES = catalog.entries(FILES.datasets, FILES.agreements, NOW_MS)
+ENTRIES = catalog.entries(FILES.datasets, FILES.agreements, lambda one: FILES.state(one, NOW_MS))
 
 
 def bus(home: Path, *words_: str) -> subprocess.CompletedProcess[str]:
@@ -46,7 +46,7 @@ def test_every_grant_of_every_agreement_is_told_at_its_dataset() -> None:
     granted = {(a.id, g.dataset): g for a in FILES.agreements.values() for g in a.grants}
     assert told.keys() == granted.keys()
     for place, grant in granted.items():
-        assert told[place].fields == {field.name: field.mask.value for field in grant.fields}
+        assert told[place].fields == {field.name: str(field.mask) for field in grant.fields}
         assert told[place].where == dict(grant.where)
         assert told[place].verdicts == grant.verdicts
 

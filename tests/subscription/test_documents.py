@@ -8,6 +8,7 @@ import json
 import os
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from open_data_contract_standard.model import OpenDataContractStandard
 
 from bus import config
 from bus.core import topics
-from bus.core.agreement import Agreement
+from bus.core.agreement import Agreement, Delivery, Way
 from bus.subscription import asyncapi, contract, files, place
 from bus.subscription.asyncapi import Server
 from bus.subscription.catalog import SubscriptionError
@@ -129,14 +130,37 @@ def test_a_contract_has_exactly_the_granted_fields_with_their_masks() -> None:
             data = next(one for one in made["properties"] if one["name"] == "data")
             masked = {one["name"] for one in data["properties"] if "transformDescription" in one}
             assert [one["name"] for one in data["properties"]] == [f.name.replace(".", "_") for f in grant.fields]
-            assert masked == {f.name.replace(".", "_") for f in grant.fields if f.mask.value != "plain"}
+            assert masked == {f.name.replace(".", "_") for f in grant.fields if str(f.mask) != "plain"}
 
 
-def test_a_contract_is_draft_before_active_in_and_retired_after_its_validity() -> None:
+@pytest.mark.parametrize(
+    ("standing", "statuses"),
+    [
+        ("agreed", ["draft", "active", "active", "retired"]),
+        (None, ["draft", "proposed", "proposed", "retired"]),
+        ("unsigned", ["proposed", "proposed", "proposed", "retired"]),
+        ("agreed on, not applied", ["proposed", "proposed", "proposed", "retired"]),
+        ("unsigned; its earlier text is in force", ["proposed", "proposed", "proposed", "retired"]),
+        ("revoked", ["retired", "retired", "retired", "retired"]),
+        ("rejected", ["retired", "retired", "retired", "retired"]),
+    ],
+)
+def test_only_what_both_parties_stand_by_is_called_active_and_in_force(standing: str | None, statuses: list[str]) -> None:
+    """By each document that tells of it, at both edges of its validity."""
     one = next(a for a in FILES.agreements.values() if a.valid_until_ms is not None)
     assert one.valid_until_ms is not None
+    read = replace(FILES, standings=None if standing is None else dict.fromkeys(FILES.agreements, standing))
     edges = (one.valid_from_ms - 1, one.valid_from_ms, one.valid_until_ms - 1, one.valid_until_ms)
-    assert [contract.document(FILES, one, ONE, at)["status"] for at in edges] == ["draft", "active", "active", "retired"]
+    assert [contract.document(read, one, ONE, at)["status"] for at in edges] == statuses
+    told = [asyncapi.document(read, one.agency, ONE, at)["channels"][one.id.replace(".", "_")]["description"] for at in edges]
+    assert ["The agreement is in force, " in text for text in told] == [status == "active" for status in statuses]
+
+
+def test_an_interface_has_only_what_is_delivered_by_topic() -> None:
+    one = next(iter(FILES.agreements.values()))
+    other = replace(one, id=f"{one.agency}.asked-for", delivery=Delivery(Way.FEED))
+    read = replace(FILES, agreements={one.id: one, other.id: other})
+    assert set(asyncapi.document(read, one.agency, ONE, NOW_MS)["channels"]) == {one.id.replace(".", "_")}
 
 
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:

@@ -70,7 +70,7 @@ def changed(grant: Grant) -> Iterator[tuple[str, Grant]]:
         rest = grant.fields[:place], grant.fields[place + 1 :]
         if len(grant.fields) > 1 and place in (0, len(grant.fields) - 1):
             yield f"without {field.name}", dataclasses.replace(grant, fields=(*rest[0], *rest[1]))
-        if field.mask is not Mask.PLAIN:
+        if field.mask != Mask.PLAIN:
             yield f"{field.name} unmasked", dataclasses.replace(grant, fields=(*rest[0], GrantedField(field.name), *rest[1]))
     more = next(c for c in DATASETS[grant.dataset].fields if c not in {f.name for f in grant.fields})
     yield f"with {more}", dataclasses.replace(grant, fields=(*grant.fields, GrantedField(more)))
