@@ -147,6 +147,7 @@ OTHERS = (
     "processors",
     "ledger",
     "redrive",
+    "webhooks",
     "capture-civil",
     "capture-land",
 )
