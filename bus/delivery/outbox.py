@@ -1,4 +1,4 @@
-"""What a webhook's endpoint is sent next: a plain state machine over places (lane, offset). It knows no Kafka, no HTTP, no clock.
+"""What a webhook's endpoint is sent next: a plain state machine over places (lane, offset). It knows no Kafka, HTTP or clock.
 
 Events of one record key are told in their order: what is read is sent in runs, one request at a time, in the lanes' order. A run
 that is refused is halved, down to the event; an event that is refused alone waits for its next attempt, and with it every later
@@ -108,7 +108,7 @@ class Outbox:
     runs: list[Run] = field(default_factory=list)
     queues: list[Queue] = field(default_factory=list)
     failures: int = 0
-    """In a row, of everything."""
+    """In a row, of everything but events that were refused before."""
     not_before_ms: int = 0
     stopped: str = ""
     """Why nothing is sent until an operator says otherwise."""
@@ -197,7 +197,8 @@ class Outbox:
             self.stopped = GONE
             return
         was_open = self.open
-        self.failures += 1
+        # That an event which was refused before is so again says nothing of the endpoint: else a few would open the circuit.
+        self.failures += outcome is not Outcome.REFUSED or was_open or not sent.queue
         asked_ms = min(retry_after_ms, LONGEST_PAUSE_SECONDS * 1000)
         if outcome is Outcome.UNREACHABLE or (outcome is Outcome.SLOW_DOWN and not was_open):
             self.not_before_ms = now_ms + (asked_ms or _pause_ms(self.failures, jitter))
@@ -213,6 +214,7 @@ class Outbox:
 
     def retry(self, now_ms: int) -> None:
         """An operator's word: everything that waits is due, and what was given up has its whole schedule again."""
+        self.not_before_ms = 0
         for queue in self.queues:
             if queue.due_ms is None:
                 queue.attempts, queue.due_ms = 0, now_ms

@@ -204,6 +204,20 @@ def test_one_bad_event_in_a_full_run_opens_no_circuit_and_everything_else_passes
         assert not world.box.open
 
 
+def test_many_events_that_are_refused_again_and_again_hold_up_no_new_ones() -> None:
+    """Forty persons of whom one event each is refused, between others that pass: their retries open no circuit."""
+    world = World(most=1_000)
+    world.log[0] = [bytes([number]) for number in range(80)]
+    world.poison = {(0, offset) for offset in range(0, 80, 2)}
+    for step in range(400):
+        world.settle()
+        world.log[0].append(bytes([100]))
+        world.settle()
+        assert world.taken[0][-1] == 80 + step
+        world.jump()
+    assert world.box.given_up() == 40
+
+
 def test_while_everything_is_refused_there_is_one_probe_at_a_time_by_the_schedule_and_no_event_is_given_up() -> None:
     world = World(most=1_000)
     world.log[0] = [bytes([number]) for number in range(200)]
