@@ -136,7 +136,7 @@ class Names:
         return self.answers[min(self.asked, len(self.answers)) - 1]
 
 
-FORBIDDEN = (
+FORBIDDEN: tuple[list[str], ...] = (
     ["127.0.0.1"],
     ["::1"],
     ["8.8.8.8", "127.0.0.1"],

@@ -6,6 +6,7 @@ import ipaddress
 import json
 import re
 from collections import Counter
+from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -34,10 +35,15 @@ ONLY = Rules(frozenset({"agency.example"}), frozenset({443}))
 
 def generous(url: str) -> Rules:
     """An allow-list with whatever any parser takes for the host."""
+    parsers: tuple[Callable[[str], str | None], ...] = (
+        lambda text: urlsplit(text).hostname,
+        lambda text: URL(text).host,
+        lambda text: URL(text).raw_host,
+    )
     found = {"agency.example"}
-    for parse in (lambda: urlsplit(url).hostname, lambda: URL(url).host, lambda: URL(url).raw_host):
+    for parse in parsers:
         try:
-            found.add(str(parse() or ""))
+            found.add(parse(url) or "")
         except ValueError:
             continue
     for host in tuple(found):
