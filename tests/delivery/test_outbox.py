@@ -46,6 +46,7 @@ class World:
                 items = [Item(o, self.log[lane][o], 100) for o in range(self.box.nexts[lane], len(self.log[lane]))]
                 if items:
                     assert self.box.take(lane, items) > 0
+                    assert self.box.waiting() <= self.most, "more was read than may wait"
                     return "read"
             action = action.otherwise
         if isinstance(action, Wait):
