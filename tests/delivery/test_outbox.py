@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import random
+from collections import Counter
 
 import hypothesis.strategies as st
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from bus.delivery import outbox
-from bus.delivery.outbox import FAILURES_TO_OPEN, MAX_RUN_EVENTS, SCHEDULE_SECONDS, Item, Outbox, Outcome, Read, Send, Wait
+from bus.delivery.outbox import FAILURES_TO_OPEN, MAX_RUN_EVENTS, SCHEDULE_SECONDS, Item, Outbox, Outcome, Read, Run, Send, Wait
 
 LANES = (0, 1)
 KEYS = tuple(bytes([number]) for number in range(4))
@@ -231,12 +232,34 @@ def test_while_everything_is_refused_there_is_one_probe_at_a_time_by_the_schedul
         world.settle()
         assert len(world.attempts) == before + 1
         assert (world.now_ms - at_ms) / 1000 == SCHEDULE_SECONDS[min(step, len(SCHEDULE_SECONDS) - 1)]
+    tried = [offsets for _, offsets in world.attempts]
+    assert len(tried) == len(set(tried)), "a probe was of what was refused before, while there was something new"
     assert world.box.given_up() == 0
     world.mood = None
     for _ in range(60):
         world.jump()
         world.settle()
     assert sorted(world.taken[0]) == list(range(200))
+
+
+def test_an_outage_costs_no_event_an_attempt_however_often_it_is_the_probe() -> None:
+    world = World(most=1_000)
+    world.log[0] = [bytes([number]) for number in range(12)]
+    world.mood = Outcome.REFUSED
+    for _ in range(300):
+        world.settle()
+        world.jump()
+    probes = Counter(offsets for _, offsets in world.attempts)
+    assert min(probes[(offset,)] for offset in range(12)) > len(SCHEDULE_SECONDS)
+    assert world.box.given_up() == 0
+
+
+def test_an_event_that_is_held_leaves_other_lanes_alone() -> None:
+    first, second = Run(0, (Item(0, KEYS[0]),)), Run(1, (Item(0, KEYS[0]),))
+    box = Outbox({0: 1, 1: 1}, [first, second])
+    box.failed(Send(first), Outcome.REFUSED, 0, none)
+    assert box.runs == [second]
+    assert [item.offset for queue in box.queues for item in queue.items] == [0]
 
 
 def test_an_endpoint_that_nobody_reaches_keeps_its_run_whole_and_is_asked_for_it_again() -> None:
