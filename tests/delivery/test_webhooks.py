@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,7 +27,7 @@ from confluent_kafka import Consumer, KafkaError, Producer
 from standardwebhooks import Webhook
 from typer.testing import CliRunner, Result
 
-from bus import access, config
+from bus import access, config, telemetry
 from bus.avro import catalogue, dataset, frame
 from bus.cli.main import app
 from bus.config import ConfigError, Settings, Webhooks
@@ -208,6 +209,7 @@ def test_killed_at_any_moment_it_loses_nothing_and_keeps_each_persons_order(tria
         trial.deliver("crash", 50)
     receiver.script = lambda _: "200"
     trial.start()
+    assert trial.bus("retry", "archive.crash").exit_code == 0
     receiver.until("everything", lambda: whole(receiver, 500))
     check(trial, "crash")
 
@@ -224,6 +226,7 @@ def test_wherever_it_dies_nothing_is_lost(trial: Trial, point: failpoint.Point) 
         assert trial.process.wait(60) == -9
     receiver.script = lambda _: "200"
     trial.start()
+    assert trial.bus("retry", "archive.crash").exit_code == 0
     receiver.until("everything", lambda: whole(receiver, trial._made["crash"]))
     check(trial, "crash")
 
@@ -242,6 +245,21 @@ def test_one_that_hangs_delays_no_other_and_is_shown_with_what_waits(running: Tr
     assert sorted(delays)[len(delays) // 2] < 1.0
     assert not down.taken
     check(running, "well")
+
+
+def test_every_metric_of_webhooks_is_told_with_the_labels_of_the_catalogue(running: Trial) -> None:
+    well = running.receivers["well"]
+    before = len(well.taken)
+    running.deliver("well", 1)
+    well.until("it", lambda: len(well.taken) > before)
+    port = json.loads((running.home / "run" / "webhooks.json").read_text(encoding="utf-8"))["metrics_port"]
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        found = answer.read().decode()
+    for name, metric in telemetry.METRICS.items():
+        if name.startswith("bus_webhook_"):
+            series = re.findall(rf"^{name}{{(.*?)}} ", found, re.MULTILINE)
+            assert any('agreement="archive.well"' in labels for labels in series), name
+            assert all(set(re.findall(r"(\w+)=", labels)) == set(metric.labels) for labels in series), name
 
 
 def test_410_is_shown_and_an_operator_resumes(running: Trial) -> None:
