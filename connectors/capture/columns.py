@@ -150,6 +150,27 @@ def misfit(field: Field, column: Column | None) -> str | None:
     return None
 
 
+def shows(field: Field, column: Column | None) -> bool:
+    """Whether the log shows what `misfit` says: it names columns and types, and not whether one may be null."""
+    return column is None or avro_of(column.type_oid, column.typmod) != field.avro
+
+
+_WIDER = {("int", "long"), ("int", "float"), ("int", "double"), ("long", "float"), ("long", "double"), ("float", "double")}
+
+
+def reads(now: Binding, earlier: Binding) -> bool:
+    """Whether rows under an earlier schema mean the same under the present one (Avro 1.12, schema resolution): nobody could use
+    others."""
+    had = {f.name: f for f in earlier.fields}
+    return all(_reads(field, had.get(field.name)) for field in now.fields)
+
+
+def _reads(field: Field, had: Field | None) -> bool:
+    if had is None or (had.nullable and not field.nullable):
+        return had is None and field.nullable
+    return had.avro == field.avro or (had.avro, field.avro) in _WIDER
+
+
 def _said(avro: Any) -> str:
     if not isinstance(avro, tuple):
         return str(avro)

@@ -8,7 +8,16 @@ class Refusal(Exception):
 
 
 class Misfit(Refusal):
-    """A table is not as its schema says. The others need not wait for it."""
+    """A table is not as its schema says. The others need not wait for it.
+
+    `logged`: the log shows by itself from which row on, so that what stands before that can be read. `gone`: it is not the table
+    that was captured, or there is none.
+    """
+
+    def __init__(self, reason: str, *, logged: bool = False, gone: bool = False) -> None:
+        super().__init__(reason)
+        self.logged = logged
+        self.gone = gone
 
 
 class KafkaRefusal(Refusal):

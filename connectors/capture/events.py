@@ -61,15 +61,15 @@ class Keys:
 class Target:
     """Where a dataset's events go, and the parts of them that never change."""
 
-    def __init__(self, dataset: Dataset, frame: bytes, system_id: int, schema: str) -> None:
+    def __init__(self, dataset: Dataset, frame: bytes, system_id: int, schema: str, counts: list[int] | None = None) -> None:
         self.dataset = dataset
         self.name = dataset.name
         self.topic = dataset.topic
         self.dead_topic = topics.dead(dataset.name)
         self.frame = frame
         self.source = encode.text(dataset.domain) + encode.text(schema) + encode.text(dataset.table) + encode.long(system_id)
-        self.counts = [0, 0, 0, 0]
-        """Events since the last commit, by place in CHANGE_OPS."""
+        self.counts = [0, 0, 0, 0] if counts is None else counts
+        """Events since the last commit, by place in CHANGE_OPS; shared by all schemas of a dataset."""
 
 
 class Events:

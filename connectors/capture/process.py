@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -25,7 +27,8 @@ from connectors.capture.errors import Interrupted, Refusal
 from connectors.capture.events import Events, Keys, Target
 from connectors.capture.lag import Lag
 from connectors.capture.progress import Progress
-from connectors.capture.session import Session, system_now_ms
+from connectors.capture.session import Session, Shape, system_now_ms
+from connectors.capture.sink import Registered
 from connectors.capture.stream import Stream
 from connectors.capture.walsender import WalSender
 
@@ -105,6 +108,19 @@ def _begin_counts(datasets: Iterable[str]) -> None:
             telemetry.counter("bus_dead_letters_total").labels(dataset=name, code=code.value)
 
 
+def _earlier(binding: columns.Binding, target: Target, system_id: int, registered: Registered) -> Iterator[Shape]:
+    """The table as earlier schemas have it, as far as they name what its rows are known by."""
+    dataset = binding.dataset
+    needed = {*dataset.primary_key, *(role.pin for role in dataset.people[:1])}
+    for frame, row in registered.earlier:
+        older = replace(dataset, row={**dataset.row, "fields": row["fields"]})
+        if needed <= set(older.fields):
+            with contextlib.suppress(SchemaError):  # no table was ever captured under it
+                bound = columns.bind(older)
+                sent = Target(older, frame, system_id, source.SCHEMA, target.counts)
+                yield Shape(bound, sent, columns.reads(binding, bound))
+
+
 class Opening:
     """One session from its first connection to its last, so that whatever was opened is closed."""
 
@@ -145,8 +161,6 @@ class Opening:
         self._closing.append(db.close)
         source.claim(db, domain)
         source.check_server(db)
-        tables, misfits = source.check_tables(db, self._bindings.values())
-        source.check_publication(db, self._bindings.values(), misfits)
         wal = WalSender(dsn, f"capture-{domain}")
         self._closing.append(wal.close)
         config = access.confluent(settings, f"capture-{domain}")
@@ -157,8 +171,14 @@ class Opening:
         known = progress.from_json(record, secret) if record else None
         identity = wal.identify()
         source.check_identity(identity, known, domain)
-        frames = sink.read_frames(config, domain, (b.dataset for b in self._bindings.values()), self._stopped)
-        datasets = {table: b.dataset for table, b in self._bindings.items()}
+        tables, misfits = source.check_tables(db, self._bindings.values(), known.oids if known else {})
+        source.check_publication(db, self._bindings.values(), misfits)
+        registered = sink.read_schemas(config, domain, (b.dataset for b in self._bindings.values()), self._stopped)
+        targets = {
+            table: Target(b.dataset, registered[b.dataset.name].frame, identity.system_id, source.SCHEMA)
+            for table, b in self._bindings.items()
+        }
+        begun = (known or Progress(identity.system_id, identity.timeline)).only(self._bindings)
         session = Session(
             settings=settings,
             domain=domain,
@@ -170,10 +190,14 @@ class Opening:
             lag=self._lag,
             events=Events(domain, identity.system_id, Keys(secret), kafka.produce, kafka.dead_letter),
             bindings=self._bindings,
-            targets={t: Target(d, frames[d.name], identity.system_id, source.SCHEMA) for t, d in datasets.items()},
+            targets=targets,
+            earlier={
+                table: tuple(_earlier(binding, targets[table], identity.system_id, registered[binding.dataset.name]))
+                for table, binding in self._bindings.items()
+            },
             tables=tables,
             misfits=misfits,
-            progress=(known or Progress(identity.system_id, identity.timeline)).only(set(self._bindings)),
+            progress=replace(begun, oids={**{name: table.oid for name, table in tables.items()}, **begun.oids}),
             stopped=self._stopped,
             now_ms=system_now_ms,
             nonce=secrets.token_bytes,

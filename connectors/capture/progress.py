@@ -77,6 +77,10 @@ class Progress:
     rows: int = 0
     tables: Mapping[str, tuple[Segment, ...]] = field(default_factory=dict)
     held: Mapping[str, Held] = field(default_factory=dict)
+    oids: Mapping[str, int] = field(default_factory=dict)
+    """Table -> what PostgreSQL knows it by, whatever its name: a table that was dropped and made anew has another one."""
+    whole: bool = False
+    """Of the transaction of `streamed` everything is published that could be read."""
 
     def done(self, table: str) -> bool:
         segments = self.tables.get(table, ())
@@ -122,10 +126,11 @@ class Progress:
     def release(self, tables: Collection[str]) -> Progress:
         return replace(self, held={t: h for t, h in self.held.items() if t not in tables})
 
-    def only(self, tables: set[str]) -> Progress:
+    def only(self, tables: Collection[str]) -> Progress:
         """Without tables that are no longer captured: should one come back, it is read anew."""
         kept = {t: s for t, s in self.tables.items() if t in tables}
-        return replace(self, tables=kept, held={t: h for t, h in self.held.items() if t in tables})
+        held = {t: h for t, h in self.held.items() if t in tables}
+        return replace(self, tables=kept, held=held, oids={t: oid for t, oid in self.oids.items() if t in tables})
 
 
 def to_json(progress: Progress, secret: bytes, nonce: Nonce) -> bytes:
@@ -140,10 +145,11 @@ def to_json(progress: Progress, secret: bytes, nonce: Nonce) -> bytes:
             "format": FORMAT_HELD if progress.held else FORMAT,
             "system_id": str(progress.system_id),
             "timeline": progress.timeline,
-            "streamed": at and {"lsn": format_lsn(at.lsn), "xid": at.xid, "ordinal": at.ordinal},
+            "streamed": at and {"lsn": format_lsn(at.lsn), "xid": at.xid, "ordinal": at.ordinal, "whole": progress.whole},
             "confirmed": None if progress.confirmed is None else format_lsn(progress.confirmed),
             "rows": progress.rows,
             "tables": tables,
+            "oids": dict(progress.oids),
             **({"held": {t: [*h.since, h.row, *h.next] for t, h in progress.held.items()}} if progress.held else {}),
         },
         separators=(",", ":"),
@@ -165,6 +171,8 @@ def from_json(value: bytes, secret: bytes) -> Progress:
             int(found["rows"]),
             {t: tuple(_segment(s, secret) for s in segments) for t, segments in found["tables"].items()},
             {t: _held(numbers) for t, numbers in found.get("held", {}).items()},
+            {t: int(oid) for t, oid in found.get("oids", {}).items()},  # an earlier version wrote none
+            bool(at and at.get("whole", False)),
         )
     except (KeyError, TypeError, ValueError):
         raise Refusal(

@@ -12,7 +12,7 @@ from connectors.capture.errors import Interrupted, Misfit
 from connectors.capture.events import Target
 from connectors.capture.pgoutput import Relation
 from connectors.capture.segments import Segments
-from connectors.capture.session import Session
+from connectors.capture.session import Session, Shape
 
 RowImage = tuple[bytes, bytes, bytes]
 """(row, PIN, row key), as the converters give them."""
@@ -31,23 +31,37 @@ class Captured:
         self.segments = segments
 
 
-def described(s: Session, relation: Relation) -> Captured:
-    """Raises Misfit."""
+def described(s: Session, table: str, relation: Relation) -> tuple[Captured, str]:
+    """How its rows are read, and why they must not be published, '' if they may: no schema of today reads them, though one that
+    was registered earlier does. Raises Misfit where none does."""
     if not relation.full_identity:
-        raise Misfit(identity(relation.table))
-    binding = s.bindings[relation.table]
+        raise Misfit(identity(table))
     resolved = {c.name: _resolved(s, c) for c in relation.columns}
+    binding = s.bindings[table]
     wrong = [why for f in binding.fields if (why := _misfit(s, f, resolved, binding))]
-    if wrong:
-        raise Misfit(
-            f"{source.SCHEMA}.{relation.table} was altered and does not fit schema {binding.dataset.name}: "
-            f"{'; '.join(wrong)}. Undo the change, or change the schema file"
-        )
-    names = [c.name for c in relation.columns]
-    segments = Segments(s.tables[relation.table], s.progress.tables[relation.table]) if s.progress.floor() else None
-    if extra := [name for name in names if name not in binding.dataset.fields]:
-        s.log.warning("columns_ignored", table=relation.table, columns=extra)
-    return Captured(s.targets[relation.table], binding, names, segments)
+    if not wrong:
+        if extra := [c.name for c in relation.columns if c.name not in binding.dataset.fields]:
+            s.log.warning("columns_ignored", table=table, columns=extra)
+        return _captured(s, relation, Shape(binding, s.targets[table]), resolved), ""
+    reason = (
+        f"{source.SCHEMA}.{table} was altered and does not fit schema {binding.dataset.name}: "
+        f"{'; '.join(wrong)}. Undo the change, or change the schema file"
+    )
+    for shape in s.earlier[table]:
+        if not any(columns.misfit(f, _as_if(f, resolved.get(f.name))) for f in shape.binding.fields):
+            return _captured(s, relation, shape, resolved), "" if shape.usable else reason
+    raise Misfit(reason)
+
+
+def _captured(s: Session, relation: Relation, shape: Shape, resolved: dict[str, Column]) -> Captured:
+    found = s.progress.tables[shape.target.dataset.table]
+    segments = Segments(shape.binding, {name: c.type_oid for name, c in resolved.items()}, found) if s.progress.floor() else None
+    return Captured(shape.target, shape.binding, [c.name for c in relation.columns], segments)
+
+
+def _as_if(field: columns.Field, column: Column | None) -> Column | None:
+    """The log does not say whether a column may be null."""
+    return column and replace(column, nullable=field.nullable)
 
 
 def _resolved(s: Session, column: pgoutput.RelationColumn) -> Column:
@@ -65,8 +79,8 @@ def _misfit(s: Session, field: columns.Field, resolved: dict[str, Column], bindi
     if found is None and field.nullable:
         tables, misfits = source.check_tables(s.db, [binding])
         table = tables.get(binding.dataset.table)
-        return columns.misfit(field, table.columns.get(field.name)) if table else misfits[binding.dataset.table]
-    return columns.misfit(field, found and replace(found, nullable=field.nullable))
+        return columns.misfit(field, table.columns.get(field.name)) if table else str(misfits[binding.dataset.table])
+    return columns.misfit(field, _as_if(field, found))
 
 
 def identity(table: str) -> str:

@@ -7,17 +7,16 @@ from typing import Any
 
 from connectors.capture.columns import Binding, blank_padded
 from connectors.capture.progress import Segment
-from connectors.capture.source import Table
 
 
 class KeyOrder:
     """Compares keys of one table as the snapshot's ORDER BY does: numbers as such, the rest by its bytes."""
 
-    def __init__(self, table: Table) -> None:
-        binding: Binding = table.binding
+    def __init__(self, binding: Binding, types: Mapping[str, int]) -> None:
+        """`types`: column -> base type oid."""
         self.names = tuple(binding.fields[place].name for place in binding.key)
         self._numbers = tuple(binding.kinds[place] == "integer" for place in binding.key)
-        self._padded = tuple(blank_padded(table.columns[name].type_oid) for name in self.names)
+        self._padded = tuple(blank_padded(types[name]) for name in self.names)
 
     def sortable(self, key: tuple[str, ...]) -> tuple[Any, ...]:
         """A value that sorts as `key` does."""
@@ -30,8 +29,8 @@ class KeyOrder:
 class Segments:
     """The segments of one table. At least one, the last without an upper bound: the snapshot is done."""
 
-    def __init__(self, table: Table, segments: tuple[Segment, ...]) -> None:
-        self._order = KeyOrder(table)
+    def __init__(self, binding: Binding, types: Mapping[str, int], segments: tuple[Segment, ...]) -> None:
+        self._order = KeyOrder(binding, types)
         self._bounds = [(s.upper and self._order.sortable(s.upper), s.lsn) for s in segments]
 
     def point(self, row: Mapping[str, bytes | None]) -> int:

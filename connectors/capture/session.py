@@ -12,13 +12,22 @@ from bus.config import Settings
 from bus.core.outcome import CHANGE_OPS
 from connectors.capture import progress as progress_
 from connectors.capture.columns import Binding
-from connectors.capture.errors import Interrupted
+from connectors.capture.errors import Interrupted, Misfit
 from connectors.capture.events import Events, Target
 from connectors.capture.lag import Lag
-from connectors.capture.progress import Progress
+from connectors.capture.progress import Progress, Streamed
 from connectors.capture.sink import Sink
 from connectors.capture.source import Db, Table
 from connectors.capture.walsender import WalSender
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A table as one of its schemas describes it, and where events under that go. `usable`: today's schema can read them."""
+
+    binding: Binding
+    target: Target
+    usable: bool = True
 
 
 @dataclass(slots=True)
@@ -36,9 +45,11 @@ class Session:
     events: Events
     bindings: dict[str, Binding]
     targets: dict[str, Target]
+    earlier: dict[str, tuple[Shape, ...]]
+    """Table -> what it was before, by schemas that are registered, the newest first."""
     tables: dict[str, Table]
     """Those that fit their schemas."""
-    misfits: dict[str, str]
+    misfits: dict[str, Misfit]
     """The others, and why."""
     progress: Progress
     stopped: Callable[[], bool]
@@ -71,14 +82,22 @@ class Session:
             for op, count in zip(CHANGE_OPS, target.counts, strict=True):
                 if count:
                     captured.labels(dataset=target.name, op=op).inc(count)
-            target.counts = [0, 0, 0, 0]
+            target.counts[:] = [0, 0, 0, 0]
 
-    def commit_stream(self, confirmed: int) -> None:
+    def commit_stream(self, confirmed: int, inside: bool) -> None:
         """As `commit`, for the events so far of the stream; `confirmed` is what the slot may be told afterwards, unless a table
-        is held: its changes are still to be read."""
+        is held: its changes are still to be read. `inside`: a source transaction is open."""
         streamed = self.events.streamed() or self.progress.streamed
         told = self.progress.confirmed or 0
-        self.commit(replace(self.progress, streamed=streamed, confirmed=told if self.progress.held else max(confirmed, told)))
+        confirmed = told if self.progress.held else max(confirmed, told)
+        self.commit(replace(self.progress, streamed=streamed, confirmed=confirmed, whole=self._is_whole(streamed, inside)))
+
+    def _is_whole(self, streamed: Streamed | None, inside: bool) -> bool:
+        """Whether the stream has come to the end of the transaction of `streamed`, now or before."""
+        before = self.progress
+        if streamed is None or (streamed == before.streamed and before.whole):
+            return streamed is not None
+        return bool(self.events.xid) and (self.events.lsn > streamed.lsn or (self.events.lsn == streamed.lsn and not inside))
 
 
 def system_now_ms() -> int:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -13,7 +15,7 @@ from bus import telemetry
 from bus.access import Connections
 from bus.avro import derive
 from bus.avro.catalogue import Catalogue, CatalogueError, value_subject
-from bus.avro.dataset import Dataset
+from bus.avro.dataset import Dataset, Schema
 from bus.avro.frame import header
 from bus.core import failpoint, topics
 from bus.core.failpoint import Point
@@ -204,17 +206,41 @@ def read_position(config: Config, domain: str, stopped: Stopped) -> bytes | None
             window *= 8
 
 
-def read_frames(config: Config, domain: str, datasets: Iterable[Dataset], stopped: Stopped) -> dict[str, bytes]:
-    """Dataset name -> the five bytes before its events. Raises Refusal where the registered schema is missing or differs."""
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """`frame`: the five bytes before the events of a dataset. `earlier`: the same, and the schema of the row, of each version
+    before, the newest first."""
+
+    frame: bytes
+    earlier: tuple[tuple[bytes, Schema], ...]
+
+
+def read_schemas(config: Config, domain: str, datasets: Iterable[Dataset], stopped: Stopped) -> dict[str, Registered]:
+    """By dataset name. Raises Refusal where the registered schema is missing or differs."""
     catalogue = Catalogue()
     with _reading({**config, "isolation.level": "read_uncommitted"}, domain) as consumer:
         first, end = _watermarks(consumer, topics.SCHEMAS)
         try:
             for message in _records(consumer, topics.SCHEMAS, first, end, stopped):
                 catalogue.apply(_bytes(message.key()), _bytes(message.value()))
-            return {d.name: header(catalogue.id_for(value_subject(d.topic), derive.change(d))) for d in datasets}
+            return {d.name: _registered(catalogue, d) for d in datasets}
         except CatalogueError as error:
             raise Refusal(str(error)) from error
+
+
+def _registered(catalogue: Catalogue, dataset: Dataset) -> Registered:
+    subject = value_subject(dataset.topic)
+    now = catalogue.id_for(subject, derive.change(dataset))
+    others = [entry for entry in catalogue.versions(subject) if entry.id != now]
+    rows = [(header(entry.id), _row(json.loads(entry.schema))) for entry in reversed(others)]
+    return Registered(header(now), tuple((frame, row) for frame, row in rows if row is not None))
+
+
+def _row(envelope: Any) -> Schema | None:
+    """The row's schema within a change event's."""
+    fields = envelope.get("fields", ()) if isinstance(envelope, dict) else ()
+    images = next((f["type"] for f in fields if f.get("name") == "before"), ())
+    return next((branch for branch in images if isinstance(branch, dict) and branch.get("type") == "record"), None)
 
 
 def _ends(config: Config, domain: str) -> tuple[int, int]:

@@ -71,7 +71,7 @@ def _exported(session: Session, tables: list[Table], dsn: str) -> Iterator[tuple
     with source.connect(dsn, session.domain) as reader:
         with session.db.transaction():
             session.db.execute(lock)
-            session.tables, session.misfits = source.check_tables(session.db, session.bindings.values())
+            session.tables, session.misfits = source.check_tables(session.db, session.bindings.values(), session.progress.oids)
             if altered := [t.binding.dataset.table for t in tables if t.binding.dataset.table in session.misfits]:
                 raise Interrupted(f"altered before it was read: {', '.join(altered)}")
             snapshot = session.wal.export_snapshot(f"{session.slot}_snapshot")

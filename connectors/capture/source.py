@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 
 import psycopg
 from psycopg.rows import namedtuple_row
 
+from bus.avro.dataset import Dataset
 from bus.core.position import format_lsn, parse_lsn
 from connectors.capture import columns, walsender
 from connectors.capture.columns import Binding, Column
@@ -66,6 +68,7 @@ FROM pg_replication_slots WHERE slot_name = %s"""
 class Table:
     """A captured table as the database has it: `rows` is an estimate, `columns` are all of them."""
 
+    oid: int
     binding: Binding
     rows: int
     columns: dict[str, Column]
@@ -111,24 +114,29 @@ def check_server(db: Db) -> None:
         raise Refusal(f"role {role.name} may not replicate: ALTER ROLE {role.name} REPLICATION")
 
 
-def check_tables(db: Db, bindings: Iterable[Binding]) -> tuple[dict[str, Table], dict[str, str]]:
-    """(the tables of the bindings, by name; for each that does not fit its schema why, instead). Raises Refusal for the first
-    that cannot be captured whatever its schema says."""
+def check_tables(
+    db: Db, bindings: Iterable[Binding], oids: Mapping[str, int] = MappingProxyType({})
+) -> tuple[dict[str, Table], dict[str, Misfit]]:
+    """(the tables of the bindings, by name; for each that does not fit its schema why, instead). `oids`: of those that are
+    captured already. Raises Refusal for the first that cannot be captured whatever its schema says."""
     tables, misfits = {}, {}
     for binding in bindings:
         try:
-            tables[binding.dataset.table] = _check_table(db, binding)
+            tables[binding.dataset.table] = _check_table(db, binding, oids.get(binding.dataset.table))
         except Misfit as wrong:
-            misfits[binding.dataset.table] = str(wrong)
+            misfits[binding.dataset.table] = wrong
     return tables, misfits
 
 
-def _check_table(db: Db, binding: Binding) -> Table:
+def _check_table(db: Db, binding: Binding, oid: int | None) -> Table:
     dataset = binding.dataset
     at = f"{SCHEMA}.{dataset.table}"
     row = read_table(db, dataset.table)
     if row is None:
-        raise Refusal(f"there is no table {at}, but there is a schema {dataset.name}: create the table or remove the schema file")
+        reason = f"there is no table {at}, but there is a schema {dataset.name}"
+        raise Misfit(f"{reason}: create the table, give it back its name, or remove the schema file", logged=True, gone=True)
+    if oid not in (None, row.oid):
+        raise Misfit(made_anew(dataset), logged=True, gone=True)
     if row.relkind != "r" or row.relpersistence != "p":
         raise Refusal(f"{at} is not an ordinary logged table: capture reads no views, partitioned, foreign or unlogged tables")
     if not row.readable:
@@ -136,16 +144,27 @@ def _check_table(db: Db, binding: Binding) -> Table:
     if row.filtered:
         raise Refusal(f"row-level security hides rows of {at} from capture's role: ALTER ROLE it BYPASSRLS, or add a policy")
     if row.relreplident != "f":
-        raise Misfit(f"{at} does not log whole rows: ALTER TABLE {at} REPLICA IDENTITY FULL")
+        raise Misfit(f"{at} does not log whole rows: ALTER TABLE {at} REPLICA IDENTITY FULL", logged=True)
     if set(row.primary_key or ()) != set(dataset.primary_key):
         raise Misfit(
             f"the primary key of {at} is not ({', '.join(dataset.primary_key)}), as schema {dataset.name} says: change either"
         )
     found = read_columns(db, row.oid)
-    wrong = [why for f in binding.fields if (why := columns.misfit(f, found.get(f.name)))]
+    wrong = {f.name: why for f in binding.fields if (why := columns.misfit(f, found.get(f.name)))}
     if wrong:
-        raise Misfit(f"{at} does not fit schema {dataset.name}: {'; '.join(wrong)}. Change the table or the schema file")
-    return Table(binding, row.rows, found)
+        logged = all(columns.shows(f, found.get(f.name)) for f in binding.fields if f.name in wrong)
+        reason = f"{at} does not fit schema {dataset.name}: {'; '.join(wrong.values())}. Change the table or the schema file"
+        raise Misfit(reason, logged=logged)
+    return Table(row.oid, binding, row.rows, found)
+
+
+def made_anew(dataset: Dataset) -> str:
+    at = f"{SCHEMA}.{dataset.table}"
+    return (
+        f"{at} was dropped and made anew, so its rows are others than those that were captured: to read the new table from its "
+        f"beginning, ALTER PUBLICATION {PUBLICATION} ADD TABLE {at} if it is not in there, `bus down`, "
+        f"`python -m connectors.capture.forget {dataset.domain} {dataset.table}`, `bus up`"
+    )
 
 
 def read_table(db: Db, table: str) -> Any:
@@ -158,8 +177,8 @@ def read_columns(db: Db, oid: int) -> dict[str, Column]:
     return {c.attname: Column(c.attname, *c[1:]) for c in db.execute(_COLUMNS, (oid,)).fetchall()}
 
 
-def check_publication(db: Db, bindings: Iterable[Binding], misfits: Collection[str] = ()) -> None:
-    """Raises Refusal where changes are left out. `misfits`: tables whose columns are not as their schemas say anyway."""
+def check_publication(db: Db, bindings: Iterable[Binding], misfits: Mapping[str, Misfit] = MappingProxyType({})) -> None:
+    """Raises Refusal where changes are left out. `misfits`: tables that are not as their schemas say anyway."""
     about = db.execute(_PUBLICATION, (PUBLICATION,)).fetchone()
     wanted = [b.dataset for b in bindings]
     names = ", ".join(f"{SCHEMA}.{d.table}" for d in wanted)
@@ -173,6 +192,8 @@ def check_publication(db: Db, bindings: Iterable[Binding], misfits: Collection[s
     published = {p.tablename: p for p in db.execute(_PUBLISHED, (PUBLICATION, SCHEMA)).fetchall()}
     for dataset in wanted:
         name = dataset.table
+        if name in misfits and misfits[name].gone:
+            continue
         if name not in published:
             raise Refusal(
                 f"publication {PUBLICATION!r} lacks {SCHEMA}.{name}: ALTER PUBLICATION {PUBLICATION} ADD TABLE {SCHEMA}.{name}"

@@ -141,7 +141,7 @@ class Stream:
         s = self._s
         events = s.events.events_since_commit
         self._holding.before_commit()
-        s.commit_stream(self._boundary)
+        s.commit_stream(self._boundary, self._inside)
         self._begun_at = 0.0
         if events:
             s.lag.captured(self._newest_ms)
@@ -171,7 +171,7 @@ class Stream:
     def _look_at_tables(self) -> None:
         """Raises Refusal where changes are left out of the log, Interrupted where a table that did not fit does now."""
         s = self._s
-        tables, misfits = source.check_tables(s.db, s.bindings.values())
+        tables, misfits = source.check_tables(s.db, s.bindings.values(), s.progress.oids)
         source.check_publication(s.db, s.bindings.values(), misfits)
         if self._inside:
             return  # the next heartbeat sees it, too
@@ -179,7 +179,7 @@ class Stream:
         for oid, captured in list(self._relations.items()):
             if not self._holding.in_step(table := captured.target.dataset.table):
                 del self._relations[oid]
-                self._holding.set_apart(oid, table, None)
+                self._holding.set_apart(oid, table, captured)
 
     def _control(self, kind: int, b: bytes) -> None:
         s = self._s
@@ -331,23 +331,33 @@ class Stream:
 
     def _relation(self, relation: Relation) -> None:
         """The stream describes a table: before its first change, and again after it was altered."""
-        s, oid, table = self._s, relation.oid.to_bytes(4, "big"), relation.table
+        s, oid = self._s, relation.oid.to_bytes(4, "big")
         self._relations.pop(oid, None)
         self._holding.forget(oid)
-        if relation.schema != source.SCHEMA or table not in s.bindings:
+        table, why = self._table(relation)
+        if table is None or not s.progress.done(table):
             return
-        captured, why = None, ""
-        if not self._holding.stopped(table):
-            try:
-                captured = relations.described(s, relation)
-            except Misfit as wrong:
-                if s.events.lsn < min(segment.lsn for segment in s.progress.tables[table]):
-                    return  # as it was before its snapshot, which has those rows
-                why = str(wrong)
-        if captured is not None and self._holding.in_step(table):
+        captured = None
+        try:
+            if not why:
+                captured, why = relations.described(s, table, relation)
+        except Misfit as wrong:
+            if s.events.lsn < min(segment.lsn for segment in s.progress.tables[table]):
+                return  # as it was before its snapshot, which has those rows
+            why = str(wrong)
+        if captured is not None and not why and self._holding.in_step(table):
             self._relations[oid] = captured
         else:
             self._holding.set_apart(oid, table, captured, why)
+
+    def _table(self, relation: Relation) -> tuple[str | None, str]:
+        """Which captured table it is, whatever its name is by now; and why one of that name is not the one that was captured."""
+        oids, table = self._s.progress.oids, relation.table
+        if known := next((name for name, oid in oids.items() if oid == relation.oid), None):
+            return known, ""
+        if relation.schema != source.SCHEMA or table not in self._s.bindings:
+            return None, ""
+        return table, source.made_anew(self._s.bindings[table].dataset) if table in oids else ""
 
 
 def _wrong_length() -> ProtocolError:

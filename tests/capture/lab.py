@@ -24,7 +24,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from kafka.admin import UserScramCredentialUpsertion
 
 from bus import access
-from bus.avro import catalogue, dataset, derive
+from bus.avro import catalogue, dataset, derive, frame
 from bus.config import ROOT, Postgres, Settings
 from bus.core import topics
 from bus.platform import cluster, database, declared, ports, secrets
@@ -54,6 +54,7 @@ class Event:
     partition: int
     offset: int
     key: bytes
+    schema_id: int
     id: bytes
     op: str
     before: dict[str, Any] | None
@@ -83,6 +84,7 @@ class Lab:
         self.domain = domain
         self._place = place
         self._base = base
+        self._schemas: dict[int, Any] = {}
         folder = place / "schemas" / domain
         folder.mkdir(parents=True)
         for one in schemas:
@@ -150,15 +152,21 @@ class Lab:
             child.kill()
 
     def events(self) -> list[Event]:
-        """All committed change events, in the order of their places."""
+        """All committed change events, in the order of their places, each as the schema says that its record names."""
         found = []
         for d in self.datasets.values():
-            parsed = fastavro.parse_schema(derive.change(d))
             for m in self._records(d.topic):
-                body: Any = fastavro.schemaless_reader(io.BytesIO(m.value()[5:]), parsed, None)
+                schema_id = frame.schema_id(m.value())
+                body: Any = fastavro.schemaless_reader(io.BytesIO(m.value()[5:]), self._schema(schema_id), None)
                 rest = (body["event_id"], body["op"], body["before"], body["after"], body["source"])
-                found.append(Event(d.table, m.partition(), m.offset(), m.key(), *rest))
+                found.append(Event(d.table, m.partition(), m.offset(), m.key(), schema_id, *rest))
         return sorted(found, key=lambda e: e.place)
+
+    def _schema(self, schema_id: int) -> Any:
+        if schema_id not in self._schemas:
+            text = registry.read(access.confluent(self._base, "admin")).schema(schema_id)
+            self._schemas[schema_id] = fastavro.parse_schema(json.loads(text))
+        return self._schemas[schema_id]
 
     def dead(self, table: str) -> list[Dead]:
         return [Dead(m.key(), m.value(), dict(m.headers())) for m in self._records(topics.dead(f"{self.domain}.{table}"))]

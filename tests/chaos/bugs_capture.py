@@ -40,8 +40,8 @@ def position_recorded_after_the_events() -> None:
 def slot_told_before_the_commit() -> None:
     honest = Session.commit_stream
 
-    def commit_stream(self: Session, confirmed: int) -> None:
+    def commit_stream(self: Session, confirmed: int, inside: bool) -> None:
         self.wal.confirm(confirmed)
-        honest(self, confirmed)
+        honest(self, confirmed, inside)
 
     replace(Session, "commit_stream", commit_stream)

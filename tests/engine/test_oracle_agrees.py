@@ -85,7 +85,9 @@ def masks(avro_type: Any) -> list[str]:
     if isinstance(inner, dict) and inner.get("logicalType") == "date":
         return ["plain", "year", "band5"]
     kind = inner["type"] if isinstance(inner, dict) else inner
-    if kind in ("int", "long") and not isinstance(inner, dict):
+    if (kind in ("int", "long") and not isinstance(inner, dict)) or (
+        isinstance(inner, dict) and inner.get("logicalType") == "decimal"
+    ):
         return ["plain", "band100"]
     return ["plain", "year", "last4", "last2", "pseudonym"] if kind == "string" else ["plain"]
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from bus.avro.dataset import Dataset
 from tests.oracle import keys
 from tests.oracle.history import Agreement, Event, Grant
-from tests.oracle.values import Row, date_text, is_date
+from tests.oracle.values import Row, date_text, is_date, scale_of
 
 REGISTER = "register."
 
@@ -48,7 +48,8 @@ class Rule:
             return _null(lambda v: v[-left:] if len(v) >= left else "")
         if mask.startswith("band"):
             width = int(mask.removeprefix("band"))
-            return _null(lambda v: _band(_year(date_text(v)) if date else v, width))
+            scale = scale_of(owner.fields[column])
+            return _null(lambda v: _band(_year(date_text(v)) if date else v, scale, width))
         if mask == "pseudonym":
             return _null(lambda v: keys.pseudonym(self.secret, v.encode()).hex())
         return lambda v: v
@@ -98,9 +99,9 @@ class Rule:
         return Expected("DELIVERED", "u", data, shared)
 
 
-def _band(number: Any, width: int) -> int:
-    """Where a number's band begins; decimals come as Decimal."""
-    return math.floor(Fraction(number) / width) * width
+def _band(number: Any, scale: int, width: int) -> int:
+    """Where a number's band begins; decimals are spelled by their unscaled integer."""
+    return math.floor(Fraction(number, 10**scale) / width) * width
 
 
 def _year(text: str) -> int | None:

@@ -81,6 +81,11 @@ def _converter(kind: Any) -> Convert:
     return _null(lambda v: v)
 
 
+def scale_of(kind: Any) -> int:
+    """Digits behind the point of a decimal column, 0 for all others."""
+    return int(_concrete(kind).get("scale", 0)) if _logical(kind) == "decimal" else 0
+
+
 def _null(convert: Convert) -> Convert:
     return lambda v: None if v is None else convert(v)
 
@@ -131,7 +136,7 @@ def _scaled(value: Any, scale: int) -> Any:
 
 
 def _unscaled(value: bytes | None) -> int | None:
-    return None if value is None else int.from_bytes(value, "big", signed=True)
+    return int.from_bytes(value, "big", signed=True) if isinstance(value, bytes) else value  # the band of one is a number
 
 
 def json_text(value: Any) -> str:

@@ -1,0 +1,251 @@
+"""Tables that are altered, renamed, dropped or made anew: each event is published once, under one id, or waits and says why."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pytest
+
+from bus.config import ROOT
+from connectors.capture import forget
+from connectors.capture.errors import Refusal
+from tests.capture.conftest import MakeLab
+from tests.capture.lab import Lab, field, schema, wait
+from tests.capture.test_holding import AUTHOR, BOOK, RELEASED, SEVERAL, SQL, WIDEN, Life, Q, comes_to_rest, lab, released
+
+__all__ = ["lab"]
+WIDER_AUTHOR = schema("author", ["id"], [field("id", "long"), field("pin", ["null", "string"]), field("name", "string")])
+WIDEN_AUTHOR = "ALTER TABLE author ALTER id TYPE bigint"
+COUNTED = schema("book", ["id"], [field("id", "int"), field("pin", ["null", "string"]), field("title", "int")])
+"""What the table is after COUNT: nothing reads its titles of before as numbers."""
+COUNT = "ALTER TABLE book ALTER title TYPE integer USING length(title)"
+SHELVES = SQL + "CREATE TABLE shelf (id integer PRIMARY KEY, pin varchar(12), name text NOT NULL);"
+SHELF = schema("shelf", ["id"], [field("id", "int"), field("pin", ["null", "string"]), field("name", "string")])
+
+
+def add(db: psycopg.Connection[Any], table: str, *ids: int) -> None:
+    for number in ids:
+        db.execute(f"INSERT INTO {table} VALUES (%s, NULL, 'x')", (number,))
+
+
+def come(lab: Lab, table: str, count: int) -> None:
+    wait(lambda: len([e for e in lab.events() if e.table == table]) == count, pause=0.2)
+
+
+def test_what_was_not_read_yet_when_a_table_was_altered_is_published_as_what_it_was(lab: Lab) -> None:
+    """Capture is down meanwhile. Rows from before wait for nothing, before the release and after it; those behind it do."""
+    with lab.connect() as db:
+        with lab.capture(**Q) as capture:
+            capture.streaming()
+            add(db, "book", 1)
+            lab.wait_for_events(1)
+            capture.stop()
+        add(db, "book", 2)
+        db.execute(WIDEN)
+        add(db, "book", 3)
+        with lab.capture(**Q) as capture:
+            capture.until("table_held")
+            add(db, "author", 1)
+            assert [(e.table, e.row["id"]) for e in lab.wait_for_events(3)] == [("book", 1), ("book", 2), ("author", 1)]
+            capture.stop()
+        released(lab)
+        with lab.capture(**Q) as capture:
+            capture.streaming()
+            add(db, "book", 4)
+            events = comes_to_rest(lab)
+            capture.stop()
+    ids = {e.row["id"]: e.schema_id for e in events if e.table == "book"}
+    assert ids[1] == ids[2] != ids[3] == ids[4], "each under the schema of its time"
+
+
+@SEVERAL
+def test_what_was_not_read_before_the_release_is_published_under_the_schema_before_it(lab: Lab) -> None:
+    """Altered and released while capture is down: the log begins in the old shape."""
+    with lab.connect() as db:
+        with lab.capture(**Q) as capture:
+            capture.streaming()
+            add(db, "book", 1)
+            lab.wait_for_events(1)
+            capture.stop()
+        add(db, "book", 2)
+        db.execute("UPDATE book SET title = 'y' WHERE id = 1")
+        db.execute(WIDEN)
+        add(db, "book", 3)
+        released(lab)
+        with lab.capture(**Q) as capture:
+            capture.streaming()
+            events = comes_to_rest(lab)
+            assert not any('"table_held"' in line for line in capture.lines)
+            capture.stop()
+    assert len({e.schema_id for e in events[:3]}) == 1
+    assert events[3].schema_id != events[0].schema_id
+
+
+@pytest.mark.parametrize("both", [pytest.param(True, marks=SEVERAL), False])
+def test_two_tables_that_were_altered_keep_their_event_ids(make_lab: MakeLab, both: bool) -> None:
+    """The second one's rows from before its alteration are read again for the first one's sake, in the same transactions: they
+    count as they did, be the second one released as well or not."""
+    lab = make_lab(SHELVES, BOOK, AUTHOR, SHELF)
+    with lab.connect() as db:
+        with lab.capture(**Q) as capture:
+            capture.streaming()
+            add(db, "author", 1)
+            lab.wait_for_events(1)
+            db.execute(WIDEN)
+            add(db, "book", 1)
+            capture.until("table_held")
+            with db.transaction():
+                db.execute("UPDATE author SET name = 'y' WHERE id = 1")
+                add(db, "book", 2)
+                db.execute("UPDATE author SET name = 'z' WHERE id = 1")
+                add(db, "book", 3)
+            lab.wait_for_events(3)
+            db.execute(WIDEN_AUTHOR)
+            add(db, "author", 2)
+            capture.until("table_held")
+            add(db, "shelf", 1)
+            before = {e.place: e.id for e in lab.wait_for_events(4)}
+            capture.stop()
+        released(lab)
+        if both:
+            lab.change_schema(WIDER_AUTHOR)
+        with lab.capture(**Q) as capture:
+            capture.streaming()
+            add(db, "book", 4)
+            add(db, "shelf", 2)
+            capture.until("table_resumed")
+            events = comes_to_rest(lab, ("book", "author", "shelf") if both else ("book", "shelf"))
+            capture.stop()
+    assert before.items() <= {e.place: e.id for e in events}.items()
+
+
+@SEVERAL
+@pytest.mark.parametrize("seed", range(1, 12))
+def test_whatever_is_altered_and_released_when_nothing_is_missing_twice_or_out_of_order(make_lab: MakeLab, seed: int) -> None:
+    """Two tables are altered, each at some point of a life, and released at some other; capture is stopped or killed between, at
+    once or after it has read everything up to then."""
+    lab = make_lab(SHELVES, BOOK, AUTHOR, SHELF)
+    chance, life = random.Random(seed), Life(lab, seed)
+    due: list[tuple[str, Callable[[], None]]] = [
+        (WIDEN, lambda: lab.change_schema(RELEASED)),
+        (WIDEN_AUTHOR, lambda: lab.change_schema(WIDER_AUTHOR)),
+    ]
+    chance.shuffle(due)
+    acts: list[Callable[[], None]] = []
+    for alter, release in due:
+        at = chance.randrange(len(acts) + 1)
+        acts.insert(at, lambda alter=alter: life.transactions(chance.randint(1, 4), alter=alter))  # type: ignore[misc]  # mypy takes the default for an argument
+        acts.insert(chance.randrange(at + 1, len(acts) + 1), release)
+    life.transactions(2)
+    marks = 0
+    for act in acts:
+        act()
+        if chance.random() < 0.7:
+            with lab.capture(batch_events=3, **Q) as capture:
+                capture.streaming()
+                life.transactions(chance.randint(0, 3))
+                if chance.random() < 0.6:
+                    marks += 1
+                    with lab.connect() as db:
+                        add(db, "shelf", marks)
+                    come(lab, "shelf", marks)
+                (capture.stop if chance.random() < 0.5 else capture.kill)()
+    with lab.capture(batch_events=3, **Q) as capture:
+        capture.streaming()
+        life.transactions(2)
+        comes_to_rest(lab, ("book", "author", "shelf"))
+        wait(lambda: "held" not in lab.positions()[-1])
+        capture.stop()
+
+
+def test_rows_that_no_schema_of_today_reads_wait_and_count_as_they_did(lab: Lab) -> None:
+    """A text becomes a number. What was published before keeps its place; what was not, nobody could read: it waits, says why,
+    and the other table goes on."""
+    with lab.connect() as db:
+        with lab.capture(**Q) as capture:
+            capture.streaming()
+            db.execute(WIDEN_AUTHOR)
+            add(db, "author", 1)  # holds the slot here
+            capture.until("table_held")
+            with db.transaction():
+                add(db, "book", 1)
+                add(db, "author", 2)
+                add(db, "book", 2)
+            come(lab, "book", 2)
+            capture.stop()
+        add(db, "book", 3)
+        db.execute(COUNT)
+        db.execute("INSERT INTO book VALUES (4, NULL, 5)")
+        lab.change_schema(COUNTED)
+        lab.change_schema(WIDER_AUTHOR)
+        with lab.capture(**Q) as capture:
+            told = capture.until("table_held")
+            add(db, "author", 3)
+            come(lab, "author", 3)
+            capture.stop()
+    assert "column title" in told["reason"]
+    events = lab.events()
+    assert [e.row["id"] for e in events if e.table == "book"] == [1, 2]
+    assert len({e.id for e in events}) == len({e.place for e in events}) == len(events) == 5
+
+
+def test_a_table_that_is_dropped_or_renamed_stops_nobody_else(lab: Lab) -> None:
+    """What was not read yet when it went is published; renamed, it is still the same table."""
+    with lab.connect() as db, lab.capture(**Q) as capture:
+        capture.streaming()
+        add(db, "book", 1)
+        lab.wait_for_events(1)
+        db.execute("ALTER TABLE book RENAME TO volume")
+        assert "there is no table public.book" in capture.until("table_held")["reason"]
+        add(db, "volume", 2)
+        add(db, "author", 1)
+        assert {e.row["id"] for e in lab.wait_for_events(3) if e.table == "book"} == {1, 2}
+        capture.kill()
+        add(db, "volume", 3)
+        db.execute("DROP TABLE volume")
+        with lab.capture(**Q) as later:
+            assert "there is no table public.book" in later.until("table_held")["reason"]
+            add(db, "author", 2)
+            assert {e.row["id"] for e in lab.wait_for_events(5) if e.table == "book"} == {1, 2, 3}
+            wait(lambda: later.child.poll() is None and "held" not in lab.positions()[-1])
+            later.stop()
+
+
+def test_a_table_that_was_made_anew_waits_until_it_is_forgotten(lab: Lab) -> None:
+    """It is another one of the same name: nothing of it flows before somebody says that it is to be read from its beginning."""
+    with lab.connect() as db:
+        with lab.capture(**Q) as capture:
+            capture.streaming()
+            add(db, "book", 1)
+            lab.wait_for_events(1)
+            db.execute("DROP TABLE book")
+            db.execute(SQL.split(";")[0])
+            db.execute("ALTER TABLE book REPLICA IDENTITY FULL; ALTER PUBLICATION bus ADD TABLE book")
+            add(db, "book", 7)
+            wait(lambda: any("made anew" in line for line in capture.lines))
+            add(db, "author", 1)
+            assert [(e.table, e.row["id"]) for e in lab.wait_for_events(2)] == [("book", 1), ("author", 1)]
+            capture.stop()
+        with pytest.raises(Refusal, match=r"no table 'shelf' of lab.* was captured: there are author, book"):
+            forget.forget(lab.settings, lab.domain, "shelf")
+        forget.forget(lab.settings, lab.domain, "book")
+        with lab.capture(**Q) as capture:
+            capture.streaming()
+            add(db, "book", 8)
+            add(db, "author", 2)
+            events = lab.wait_for_events(5)
+            capture.stop()
+    assert [(e.op, e.row["id"]) for e in events if e.table == "book"] == [("c", 1), ("r", 7), ("c", 8)]
+
+
+def test_forgetting_asks_for_what_it_needs() -> None:
+    command = [sys.executable, "-m", "connectors.capture.forget"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60, check=False, env=dict(os.environ))
+    assert done.returncode == 2
+    assert "forget DOMAIN [TABLE]" in done.stderr
