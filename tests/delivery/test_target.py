@@ -44,7 +44,7 @@ def generous(url: str) -> Rules:
     for parse in parsers:
         try:
             found.add(parse(url) or "")
-        except ValueError:
+        except (ValueError, IndexError):  # yarl stumbles over '[]@'
             continue
     for host in tuple(found):
         try:
