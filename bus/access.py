@@ -1,6 +1,6 @@
 """Who connects with what: client configuration of each principal, from settings and the home's secrets.
 
-Principals: admin, operator, developer, register, registry, engine, processors, redrive, ledger, webhooks,
+Principals: admin, operator, developer, register, registry, engine, processors, redrive, ledger, feed, webhooks,
 capture-<domain>, agency-<agency>.
 An embedded broker's or database's address is in run/endpoints.json, written by the platform when it starts.
 """
@@ -29,7 +29,7 @@ _NOT_YET_MADE = re.compile(r"in state (?!UP\b|REAUTH\b)[A-Z_]+")
 
 
 def endpoints(settings: Settings) -> dict[str, Any]:
-    """{"kafka": "127.0.0.1:PORT", "postgres": PORT, "registry": PORT} of the embedded parts.
+    """{"kafka": "127.0.0.1:PORT", "postgres": PORT, "registry": PORT, "feed": PORT} of the embedded parts.
 
     Raises ConfigError when nothing was started yet.
     """
@@ -126,6 +126,15 @@ def registry_user(settings: Settings, principal: str) -> tuple[str, str] | None:
             f"registry.url is {settings.registry.url}: the password of {user!r} would go over the network in clear; use https"
         )
     return (user, settings.secret("registry-user").decode().strip()) if user else None
+
+
+def feed_url(settings: Settings) -> str:
+    """Where the HTTP feed answers. Raises ConfigError before its first start."""
+    port = endpoints(settings).get("feed")
+    if not port:
+        raise ConfigError(f"the bus in {settings.home} has not served a feed yet: run `bus up`")
+    host = f"[{settings.feed.host}]" if ":" in settings.feed.host else settings.feed.host
+    return f"{'https' if settings.feed.tls_certificate else 'http'}://{host}:{port}"
 
 
 def capture_dsn(settings: Settings, domain: str) -> str:

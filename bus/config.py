@@ -107,6 +107,26 @@ class Webhooks:
 
 
 @dataclass(frozen=True, slots=True)
+class Feed:
+    host: str = "127.0.0.1"
+    """Where the HTTP feed listens; any address that leaves the machine needs the two files below."""
+    tls_certificate: str = ""
+    """File with its certificate, PEM, chain included."""
+    tls_key: str = ""
+    """File with its private key, PEM, mode 0600."""
+    requests_per_second: float = 20.0
+    """Of one agency; who was silent may ask for those of two seconds at once."""
+    streams: int = 4
+    """Most open streams of one agency."""
+    polls: int = 16
+    """Most long polls of one agency that wait at a time."""
+    most_events: int = 1_000
+    """Most events in one answer."""
+    readers: int = 4
+    """Most reads from Kafka at a time, each with a consumer and a thread of its own."""
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     home: Path = Path(".bus")
     kafka: Kafka = Kafka()
@@ -116,6 +136,7 @@ class Settings:
     registry: Registry = Registry()
     ledger: Ledger = Ledger()
     webhooks: Webhooks = Webhooks()
+    feed: Feed = Feed()
     agreements: Path = ROOT / "deploy" / "agreements"
     schemas: Path = ROOT / "schemas"
     parties: Path = ROOT / "deploy" / "parties"

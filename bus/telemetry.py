@@ -103,6 +103,17 @@ METRICS: dict[str, Metric] = {
     "bus_registry_write_seconds": Metric(
         "histogram", (), "seconds", "A change of the registry, from its turn to its own record read back"
     ),
+    # feed
+    "bus_feed_requests_total": Metric(
+        "counter",
+        ("route", "code"),
+        "requests",
+        "Requests to the HTTP feed by route and HTTP status, a stream at its beginning; route `none`: refused before",
+    ),
+    "bus_feed_events_total": Metric(
+        "counter", ("agreement",), "events", "Deliveries that the feed has answered with, repeats too"
+    ),
+    "bus_feed_streams": Metric("gauge", (), "streams", "Streams of server-sent events that are open"),
     # ledger
     "bus_ledger_difference": Metric(
         "gauge",
@@ -167,7 +178,8 @@ EVENTS: dict[str, str] = {
     "schema_registered": "a schema became a subject's next version",
     "schema_deleted": "versions of a subject were hidden, or removed for good (`permanent`)",
     "registry_configured": "a compatibility level or a mode was set or cleared; `subject` null: the default of all",
-    "request_failed": "the registry could not answer a request; `reason` is the kind of error",
+    "request_failed": "the registry or the feed could not answer a request; `reason` is the kind of error",
+    "stream_ended": "a stream of the feed: `reason` ended, left by its reader, slow (cut off), or failed",
     "dead_letter": "an event could not be processed; topic, partition, offset and code only",
     "ledger_difference": "an event or a delivery is not accounted for; the fields say what, in which topic, lane and offset",
     "ledger_awaited": "the ledger could not be taken and is tried again; `reason` says why",

@@ -49,6 +49,7 @@ _SERVERS = {
     "tests/platform/test_agreed": "home",
     "tests/processors": "home",
     "tests/registry": "home",
+    "tests/delivery/test_feed": "home",
     "tests/interop": "home",
     "tests/replay": "home",
     "tests/delivery/test_webhooks": "home",

@@ -36,7 +36,8 @@ def text_of(schema: Any) -> str:
 
 
 def identity(text: str, schema_type: str = records.AVRO, references: tuple[Reference, ...] = ()) -> Identity:
-    return schema_type, normal.identity(text), references
+    """Of a text that is stored, or is about to be."""
+    return schema_type, normal.remembered(text), references
 
 
 class Catalogue:

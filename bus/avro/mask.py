@@ -111,8 +111,10 @@ def _band(inner: Any, what: str, width: int) -> Apply | None:
     if what in ("int", "long"):
         return lambda value: varint.encode(_floor(varint.decode(value)[0], width))
     if logical(inner) == "decimal" and kind(inner) == "bytes":
-        scale = int(inner.get("scale", 0))
-        if int(inner["precision"]) - scale <= _BAND_DIGITS:
+        precision, scale = inner.get("precision"), inner.get("scale", 0)
+        if (
+            type(precision) is type(scale) is int and 0 <= scale <= precision <= scale + _BAND_DIGITS
+        ):  # no schema says what they are
             return lambda value: varint.encode(_floor(_whole(content(value), scale), width))
     return None
 

@@ -16,7 +16,6 @@ _MEMORY = 4_096
 """Texts whose identity is remembered; a bus has some hundreds."""
 
 
-@functools.lru_cache(_MEMORY)
 def identity(text: str) -> str:
     """Equal for two texts exactly when they are the same schema. Of what is not an Avro schema: its JSON, or the text itself."""
     try:
@@ -29,6 +28,10 @@ def identity(text: str) -> str:
         return json.dumps(found, sort_keys=True, separators=(",", ":"))
     except RecursionError:
         return text
+
+
+remembered = functools.lru_cache(_MEMORY)(identity)
+"""The same, for texts that are stored: there are few, and they are compared again and again."""
 
 
 def text_of(schema: Any) -> str:

@@ -56,6 +56,17 @@ def ledger(context: typer.Context) -> None:
 
 
 @app.command()
+def feed(context: typer.Context) -> None:
+    """Serve the HTTP feed: deliveries for agencies that poll.
+
+    Example: [bold]bus run feed[/]
+    """
+    from bus.delivery.feed import server
+
+    server.run(frame.settings(context))
+
+
+@app.command()
 def registry(context: typer.Context) -> None:
     """Serve the schema registry: Confluent's REST interface over the topic `_schemas`.
 

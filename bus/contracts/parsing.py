@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,9 @@ ROOT = "_root"
 MAX_DEPTH = 60
 """Types inside types. Deeper schemas are refused: both packages recurse."""
 MAX_TYPES = 5_000
+MAX_SYMBOLS = 5_000
+MAX_BRANCHES = 64
+"""Of a union: which type reads which is tried pair by pair."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ORDERS = ("ascending", "descending", "ignore")
 
@@ -66,9 +70,14 @@ def _json(schema: Any) -> Any:
     if schema.strip() in PRIMITIVES:
         return schema.strip()  # what some clients send for a primitive schema
     try:
-        return json.loads(schema, parse_constant=_no_constant)
+        found = json.loads(schema, parse_constant=_no_constant)
+        if "\\u" in schema:
+            json.dumps(found, ensure_ascii=False).encode()
+        return found
     except RecursionError:
         raise InvalidSchema("", f"types inside types: more than {MAX_DEPTH}") from None
+    except UnicodeEncodeError:
+        raise InvalidSchema("", "it holds half of a surrogate pair, which is no character") from None
     except ValueError as error:
         raise InvalidSchema("", f"not JSON: {error}") from None
 
@@ -146,6 +155,8 @@ class _Reading:
                 raise InvalidSchema(here, f"{shown(what)!r} stands twice in this union: a reader could not tell them apart")
             kinds.add(what)
             branches.append(branch)
+        if len(branches) > MAX_BRANCHES:
+            raise InvalidSchema(place, f"a union of more than {MAX_BRANCHES} types")
         if not branches:
             raise InvalidSchema(place, "a union of nothing: list at least one type")
         return branches
@@ -184,8 +195,10 @@ class _Reading:
         symbols = schema.get("symbols")
         if not isinstance(symbols, list) or not symbols:
             raise InvalidSchema(place, "an enum needs 'symbols', a list of at least one name")
+        if len(symbols) > MAX_SYMBOLS:
+            raise InvalidSchema(f"{place}/symbols", f"more than {MAX_SYMBOLS:,} symbols")
         made["symbols"] = [_name(s, f"{place}/symbols/{i}") for i, s in enumerate(symbols)]
-        if twice := sorted({s for s in symbols if symbols.count(s) > 1}):
+        if twice := sorted(symbol for symbol, count in Counter(symbols).items() if count > 1):
             raise InvalidSchema(f"{place}/symbols", f"the symbol {twice[0]!r} stands twice")
         if schema.get("default") is not None:
             if schema["default"] not in symbols:

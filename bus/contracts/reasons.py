@@ -114,7 +114,8 @@ class _Explaining:
                 self.reasons.append(Reason("READER_FIELD_MISSING_DEFAULT_VALUE", words, here))
 
     def _symbols(self, reader: Any, writer: Any, place: str) -> None:
-        more = ", ".join(s for s in writer.symbols if s not in reader.symbols)
+        known = set(reader.symbols)
+        more = ", ".join(s for s in writer.symbols if s not in known)
         words = f"the writer's symbols {more} are unknown to the reader, which has no default symbol"
         self._take(apache.check_reader_enum_contains_writer_enum(reader, writer, []), place, "symbols", words)
 

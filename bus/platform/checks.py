@@ -180,6 +180,8 @@ def _ports(settings: Settings) -> Iterator[Check]:
     listed = [(server, port) for server, port in listed if server in roster.servers(settings)]
     if chosen.registry and not settings.registry.url:
         listed.append((roster.REGISTRY, chosen.registry))
+    if chosen.feed:
+        listed.append((roster.FEED, chosen.feed))
     for server, port in listed:
         if processes.running(settings, server) is None and not ports.is_free(port):
             place = settings.home / "run" / "endpoints.json"

@@ -75,8 +75,7 @@ def declare(settings: Settings) -> Declared:
         place = settings.secret_file("kafka-admin")
         raise ConfigError(f"put the password of the user admin of {settings.kafka.bootstrap} into {place} (mode 0600)")
     secrets.keys(settings)
-    if not settings.registry.url:
-        ports.ensure(settings)
+    ports.ensure(settings)
     created, users, found = _bring(settings, files)
     agreements = found.of(files.agreements)
     agreement_log.publish(settings, agreements)

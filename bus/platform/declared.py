@@ -81,8 +81,20 @@ def principals(datasets: Mapping[str, Dataset], agreements: Mapping[str, Agreeme
     """Everybody with a user of their own, but the administrator."""
     captures = sorted({f"capture-{d.domain}" for d in datasets.values()})
     agencies = sorted({f"agency-{a.agency}" for a in agreements.values()})
-    ours = ["operator", "developer", "register", "registry", "engine", "processors", "redrive", "ledger", "webhooks"]
-    return [*ours, *captures, *agencies]
+    return [
+        "operator",
+        "developer",
+        "register",
+        "registry",
+        "engine",
+        "processors",
+        "redrive",
+        "ledger",
+        "feed",
+        "webhooks",
+        *captures,
+        *agencies,
+    ]
 
 
 def rights(datasets: Mapping[str, Dataset], agreements: Mapping[str, Agreement]) -> set[Right]:
@@ -97,6 +109,7 @@ def rights(datasets: Mapping[str, Dataset], agreements: Mapping[str, Agreement])
         *_redrive(datasets),
         *_ledger(datasets),
         *_webhooks(agreements),
+        *_feed(agreements),
     }
     for dataset in datasets.values():
         found |= set(_capture(dataset))
@@ -198,6 +211,12 @@ def _webhooks(agreements: Mapping[str, Agreement]) -> Iterator[Right]:
     yield from _allow("webhooks", "group", ["webhooks"], "READ")
     yield from _allow("webhooks", "group", [ENGINE_GROUP], "DESCRIBE")  # in whose name the agreements are read
     yield from _allow("webhooks", "transactional_id", ["webhooks"], "WRITE")
+
+
+def _feed(agreements: Mapping[str, Agreement]) -> Iterator[Right]:
+    """Reads what it serves and what decides on it, from offsets that its askers name: no group, and writes nothing."""
+    served = [topics.agency(one.id) for one in agreements.values() if one.delivery.way is Way.FEED]
+    yield from _allow("feed", "topic", [topics.AGREEMENTS, topics.SIGNATURES, topics.SCHEMAS, *served], "READ")
 
 
 def _agency(agreement: Agreement) -> Iterator[Right]:

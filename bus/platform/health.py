@@ -135,10 +135,12 @@ def _state(record: processes.Record, found: list[Sample], listening: dict[str, i
 
 
 def _ports(settings: Settings) -> dict[str, int]:
-    servers: list[str] = [*roster.servers(settings), *([] if settings.registry.url else [roster.REGISTRY])]
+    servers: list[str] = [*roster.servers(settings), *([] if settings.registry.url else [roster.REGISTRY]), roster.FEED]
     try:
         found = ports.read(settings)
     except ConfigError:
         return {}
-    listed = {"kafka": found.kafka, "postgres": found.postgres, "registry": found.registry} if found else {}
+    if found is None:
+        return {}
+    listed = {"kafka": found.kafka, "postgres": found.postgres, "registry": found.registry, "feed": found.feed}
     return {name: port for name, port in listed.items() if name in servers and port}

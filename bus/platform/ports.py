@@ -17,7 +17,7 @@ HOST = "127.0.0.1"
 _LOWEST, _HIGHEST = 20_000, 32_000
 """Below the range that Linux gives to outgoing connections, so that none of those takes our port while the bus is down."""
 _TRIES = 200
-_COUNT = 4
+_COUNT = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +27,17 @@ class Ports:
     postgres: int
     registry: int
     """0 in a home from before there was one, until `ensure`."""
+    feed: int
+    """The same."""
 
 
 def ensure(settings: Settings, rng: random.Random | None = None) -> Ports:
     """The ports of this home; chosen and written at the first call. Raises ConfigError when the file is damaged."""
     path = settings.home / "run" / ENDPOINTS
     found = read(settings)
-    if found is None or not found.registry:
-        kept = [found.kafka, found.controller, found.postgres] if found else []  # of a home from before there was a registry
+    if found is None or not found.registry or not found.feed:
+        chosen = [found.kafka, found.controller, found.postgres, found.registry] if found else []
+        kept = [port for port in chosen if port]  # of a home from before there was a registry, or a feed
         _write(path, kept + choose(_COUNT - len(kept), rng or random.Random()))
         found = read(settings)
     if found is None:
@@ -44,7 +47,13 @@ def ensure(settings: Settings, rng: random.Random | None = None) -> Ports:
 
 def _write(path: Path, chosen: list[int]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    document = {"kafka": f"{HOST}:{chosen[0]}", "controller": chosen[1], "postgres": chosen[2], "registry": chosen[3]}
+    document = {
+        "kafka": f"{HOST}:{chosen[0]}",
+        "controller": chosen[1],
+        "postgres": chosen[2],
+        "registry": chosen[3],
+        "feed": chosen[4],
+    }
     part = path.with_suffix(".part")
     part.write_text(json.dumps(document), encoding="utf-8")
     part.replace(path)
@@ -55,8 +64,8 @@ def read(settings: Settings) -> Ports | None:
     path = settings.home / "run" / ENDPOINTS
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        kafka, registry = found["kafka"].rpartition(":")[2], found.get("registry", 0)
-        return Ports(int(kafka), int(found["controller"]), int(found["postgres"]), int(registry))
+        kafka, registry, feed = found["kafka"].rpartition(":")[2], found.get("registry", 0), found.get("feed", 0)
+        return Ports(int(kafka), int(found["controller"]), int(found["postgres"]), int(registry), int(feed))
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, AttributeError, TypeError):

@@ -10,7 +10,7 @@ from bus.avro.dataset import Dataset
 from bus.config import Settings
 from bus.platform import sources
 
-SUPERVISOR, KAFKA, POSTGRES, REGISTRY = "supervisor", "kafka", "postgres", "registry"
+SUPERVISOR, KAFKA, POSTGRES, REGISTRY, FEED = "supervisor", "kafka", "postgres", "registry", "feed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,7 @@ def workers(settings: Settings, datasets: Mapping[str, Dataset]) -> list[Worker]
     if not settings.registry.url:
         found.append(Worker(REGISTRY, (sys.executable, "-m", "bus.registry")))  # is up in half the time that the command takes
     found += [_bus(settings, f"engine-{index}", "engine", str(index)) for index in range(settings.engine.workers)]
+    found.append(Worker(FEED, (sys.executable, "-m", "bus.delivery.feed")))
     if settings.ledger.every_seconds > 0:
         found.append(_bus(settings, "ledger", "ledger"))
     if settings.webhooks.allowed_hosts:

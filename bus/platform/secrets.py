@@ -10,7 +10,7 @@ from pathlib import Path
 from bus.config import Settings
 from bus.core.identity import SECRET_BYTES
 
-KEYS = ("person-key", "agreement-key")
+KEYS = ("person-key", "agreement-key", "feed-key")
 _PASSWORD_BYTES = 24
 
 Randomness = Callable[[int], bytes]

@@ -107,7 +107,13 @@ async def body(request: Request) -> Any:
         if size > MOST_BODY_BYTES:
             raise Refused(413, 41301, f"The body is longer than {MOST_BODY_BYTES} bytes")
         parts.append(part)
+    whole = b"".join(parts) or b"{}"
     try:
-        return json.loads(b"".join(parts) or b"{}")
+        found = json.loads(whole)
+        if b"\\u" in whole:
+            json_bytes(found)
+    except UnicodeEncodeError:
+        raise Refused(400, 40001, "The body holds half of a surrogate pair, which is no character") from None
     except (ValueError, RecursionError):
         raise Refused(400, 40001, "The body is not JSON") from None
+    return found

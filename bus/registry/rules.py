@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from bus.avro import catalogue, normal, records
 from bus.avro.catalogue import Catalogue
 from bus.avro.records import AVRO, Entry, Reference
-from bus.contracts import compatibility
+from bus.contracts import bounded, compatibility
 from bus.contracts.compatibility import Level, Parsed
 from bus.contracts.parsing import InvalidSchema
 from bus.registry.answers import Decision, Refused
@@ -26,9 +26,21 @@ MODES = ("READWRITE", "READONLY")
 DEFAULT_MODE = "READWRITE"
 MOST_NAME = 512
 """Characters of a subject's name."""
+MOST_SCHEMA = 200_000
+"""Characters of a schema that a request brings; a dataset's own has some thousands."""
+MOST_CALLS = 4_000_000
+"""Calls that a comparison with earlier versions may take: some seconds; a dataset's schema takes some ten thousand."""
 _MOST_REFERENCES = 100
 _MOST_CHAIN = 20
 """References of references, so deep."""
+
+
+Sees = Callable[[str], bool]
+"""Whether there is a subject, for who asks."""
+
+
+def _everything(_: str) -> bool:
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +50,9 @@ class Given:
     text: str
     references: tuple[Reference, ...]
 
-    @property
     def identity(self) -> catalogue.Identity:
-        return catalogue.identity(self.text, AVRO, self.references)
+        """Not remembered: anybody may ask about any number of texts."""
+        return AVRO, normal.identity(self.text), self.references
 
 
 def given(body: Any, *, normalized: bool) -> Given:
@@ -52,11 +64,13 @@ def given(body: Any, *, normalized: bool) -> Given:
         raise Refused(422, 42201, f"Invalid schema type {kind!r}: this registry takes AVRO only")
     try:
         references = records.references_of(body.get("references"))
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise Refused(422, 42201, "Invalid references: each needs name, subject and version") from None
     if len(references) > _MOST_REFERENCES:
         raise Refused(422, 42201, f"Invalid references: more than {_MOST_REFERENCES}")
     text = body["schema"].strip()
+    if len(text) > MOST_SCHEMA:
+        raise Refused(422, 42201, f"Invalid schema: longer than {MOST_SCHEMA:,} characters")
     if text in normal.PRIMITIVES:  # some clients send these bare
         text = json.dumps(text)
     if normalized:
@@ -66,15 +80,16 @@ def given(body: Any, *, normalized: bool) -> Given:
     return Given(text, references)
 
 
-def resolve(found: Catalogue, wanted: Given) -> Parsed:
-    """The schema, checked and ready to be compared. Raises Refused."""
+def resolve(found: Catalogue, wanted: Given, sees: Sees = _everything) -> Parsed:
+    """The schema, checked and ready to be compared. `sees`: which subjects there are for who gives it; what a stored schema
+    refers to was decided when it was stored. Raises Refused."""
     try:
-        return compatibility.parse(wanted.text, _referenced(found, wanted.references))
+        return compatibility.parse(wanted.text, _referenced(found, wanted.references, sees))
     except InvalidSchema as error:
         raise Refused(422, 42201, f"Invalid schema: {error}") from None
 
 
-def _referenced(found: Catalogue, references: Sequence[Reference]) -> list[str]:
+def _referenced(found: Catalogue, references: Sequence[Reference], sees: Sees) -> list[str]:
     """The texts that a schema refers to, each once and after those that it refers to itself. Raises Refused."""
     listed: dict[tuple[str, int], str] = {}
 
@@ -83,7 +98,7 @@ def _referenced(found: Catalogue, references: Sequence[Reference]) -> list[str]:
             raise Refused(422, 42201, f"Invalid references: a chain of more than {_MOST_CHAIN}, or more than {_MOST_REFERENCES}")
         for one in references:
             entry = found.find(one.subject, one.version)
-            if entry is None:
+            if entry is None or (depth == 0 and not sees(one.subject)):
                 raise Refused(422, 42201, f"Invalid reference: no version {one.version} of subject '{one.subject}'")
             if (entry.subject, entry.version) not in listed:
                 take(entry.references, depth + 1)
@@ -106,23 +121,24 @@ def register(found: Catalogue, subject: str, wanted: Given) -> Decision:
             409,
             f'Schema being registered is incompatible with an earlier schema for subject "{subject}": {"; ".join(reasons)}',
         )
-    schema_id = found.id_of_identity(wanted.identity) or found.next_id
+    schema_id = found.id_of_identity(wanted.identity()) or found.next_id
     entry = Entry(subject, found.next_version(subject), schema_id, wanted.text, references=wanted.references)
     return Decision({"id": schema_id}, (records.schema_record(entry),))
 
 
-def lookup(found: Catalogue, subject: str, wanted: Given, *, deleted: bool) -> Entry:
-    """The version of a subject that a schema is. Raises Refused."""
+def lookup(found: Catalogue, subject: str, wanted: Given, *, deleted: bool, sees: Sees = _everything) -> Entry:
+    """The version of a subject that a schema is. `sees` as for `resolve`. Raises Refused."""
     versions = require_versions(found, subject, deleted=deleted)
-    resolve(found, wanted)
+    resolve(found, wanted, sees)
     if there := _same(versions, wanted):
         return there
     raise Refused(404, 40403, "Schema not found")
 
 
 def _same(versions: Sequence[Entry], wanted: Given) -> Entry | None:
+    identity = wanted.identity()
     for entry in reversed(versions):
-        if catalogue.identity(entry.schema, entry.schema_type, entry.references) == wanted.identity:
+        if catalogue.identity(entry.schema, entry.schema_type, entry.references) == identity:
             return entry
     return None
 
@@ -141,7 +157,12 @@ def incompatible(found: Catalogue, subject: str, wanted: Parsed, only: Entry | N
     if foreign:
         return foreign
     earlier = {entry.version: resolve(found, Given(entry.schema, entry.references)) for entry in versions}
-    return [str(problem) for problem in compatibility.check(level, wanted, earlier)]
+    try:
+        with bounded.calls(MOST_CALLS):
+            return [str(problem) for problem in compatibility.check(level, wanted, earlier)]
+    except bounded.TooMuchWork:
+        text = "Invalid schema: comparing it with earlier versions takes too much work (large unions, or many types inside types)"
+        raise Refused(422, 42201, text) from None
 
 
 def require_versions(found: Catalogue, subject: str, *, deleted: bool = False) -> list[Entry]:
@@ -214,6 +235,7 @@ def delete_version(found: Catalogue, subject: str, asked: str, *, permanent: boo
 
 def _remove(found: Catalogue, entries: Sequence[Entry], answer: Any) -> Decision:
     """The highest id is kept beside, or the next schema would be given one that old messages carry."""
+    _require_no_references(found, entries)
     kept = records.highest_record(found.next_id - 1)
     return Decision(answer, (kept, *(records.removal(entry.subject, entry.version) for entry in entries)))
 

@@ -51,12 +51,17 @@ def run(settings: Settings) -> None:
 def require_guarded(settings: Settings) -> None:
     """Passwords leave the machine in no clear text. Raises ConfigError."""
     registry = settings.registry
-    if bool(registry.tls_certificate) != bool(registry.tls_key):
-        raise ConfigError("registry.tls_certificate and registry.tls_key go together: set both, or neither")
-    if not registry.tls_key and not _is_loopback(registry.host):
+    require_tls("registry", registry.host, registry.tls_certificate, registry.tls_key)
+
+
+def require_tls(group: str, host: str, certificate: str, key: str) -> None:
+    """For the settings `<group>.host`, `.tls_certificate` and `.tls_key` of a server. Raises ConfigError."""
+    if bool(certificate) != bool(key):
+        raise ConfigError(f"{group}.tls_certificate and {group}.tls_key go together: set both, or neither")
+    if not key and not _is_loopback(host):
         raise ConfigError(
-            f"registry.host {registry.host!r} is not on loopback and there is no TLS: passwords would be readable on the way; "
-            "set registry.tls_certificate and registry.tls_key"
+            f"{group}.host {host!r} is not on loopback and there is no TLS: passwords would be readable on the way; "
+            f"set {group}.tls_certificate and {group}.tls_key"
         )
 
 

@@ -7,6 +7,7 @@ nothing but whether the registry answers (`GET /`).
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -29,7 +30,9 @@ from bus.registry.users import Users, Viewer
 
 JSON = "application/vnd.schemaregistry.v1+json"
 MOST_WAITING = 32
-"""Changes and verdicts that may wait for their turn; more are told to come back."""
+"""Changes that may wait for their turn; more are told to come back."""
+MOST_ASKING = 8
+"""Verdicts that one principal may wait for."""
 _NO_ROUTE = "none"
 _CHALLENGE = {"www-authenticate": 'Basic realm="schema registry"'}
 
@@ -39,8 +42,10 @@ class Web:
 
     def __init__(self, store: Store, users: Users) -> None:
         self._store, self._users = store, users
-        self._worker = ThreadPoolExecutor(1, "change")
+        self._worker, self._reader = ThreadPoolExecutor(1, "change"), ThreadPoolExecutor(1, "verdict")
         self._waiting = 0
+        self._asking: Counter[str] = Counter()
+        """How many questions of each principal wait for a verdict."""
         self._bodies: dict[int, tuple[Entry, bytes]] = {}
         self._counted: dict[tuple[str, int], Any] = {}
         self._log = telemetry.logger("registry")
@@ -191,7 +196,11 @@ class Web:
         subject = asked.seen(request, viewer)
         wanted = rules.given(await asked.body(request), normalized=asked.flag(request, "normalize"))
         deleted = asked.deleted(request)
-        return asked.version_of(await self._turn(lambda: rules.lookup(self._store.snapshot(), subject, wanted, deleted=deleted)))
+
+        def entry() -> Entry:
+            return rules.lookup(self._store.snapshot(), subject, wanted, deleted=deleted, sees=viewer.sees)
+
+        return asked.version_of(await self._verdict(viewer, entry))
 
     async def _compatible(self, request: Request, viewer: Viewer) -> Any:
         subject, version = asked.seen(request, viewer), request.path_params.get("version")
@@ -200,9 +209,9 @@ class Web:
         def reasons() -> list[str]:
             found = self._store.snapshot()
             only = rules.require_version(found, subject, asked.part(request, "version")) if version is not None else None
-            return rules.incompatible(found, subject, rules.resolve(found, wanted), only)
+            return rules.incompatible(found, subject, rules.resolve(found, wanted, viewer.sees), only)
 
-        said = await self._turn(reasons)
+        said = await self._verdict(viewer, reasons)
         return {"is_compatible": not said} | ({"messages": said} if asked.flag(request, "verbose") else {})
 
     # changes
@@ -283,8 +292,18 @@ class Web:
 
         return await self._turn(lambda: self._store.decide(noting)), written
 
+    async def _verdict(self, viewer: Viewer, work: Callable[[], Any]) -> Any:
+        """What reads only, apart from changes: whoever has it work long holds up no writer, and nobody can fill its queue."""
+        if self._asking[viewer.principal] >= MOST_ASKING:
+            raise Refused(429, 42901, f"{MOST_ASKING} questions of yours are not answered yet: try again in a second")
+        self._asking[viewer.principal] += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._reader, work)
+        finally:
+            self._asking[viewer.principal] -= 1
+
     async def _turn(self, work: Callable[[], Any]) -> Any:
-        """What takes long, apart from the loop that answers and one at a time."""
+        """A change: what takes long, apart from the loop that answers and one at a time."""
         if self._waiting >= MOST_WAITING:
             raise Refused(429, 42901, "Too many requests wait for their turn: try again in a second")
         self._waiting += 1
@@ -325,4 +344,5 @@ class Web:
         self._counted[key].inc(number)
 
     def close(self) -> None:
-        self._worker.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._worker, self._reader):
+            pool.shutdown(wait=False, cancel_futures=True)

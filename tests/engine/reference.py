@@ -260,7 +260,7 @@ class _Rule:
         master = world.agreement_secret
         self.secret = hashlib.blake2b(agreement.id.encode(), key=master, digest_size=32, person=b"bus.agreement").digest()
         pin = world.dataset.people[0].pin if world.dataset.people else None
-        self.clear = any(f.name == pin and f.mask is Mask.PLAIN for f in grant.fields)
+        self.clear = any(f.name == pin and f.mask == Mask.PLAIN for f in grant.fields)
 
     def pseudonym(self, value: bytes) -> bytes:
         return hashlib.blake2b(value, key=self.secret, digest_size=16, person=b"bus.pseudonym").digest()

@@ -148,6 +148,7 @@ OTHERS = (
     "ledger",
     "redrive",
     "webhooks",
+    "feed",
     "capture-civil",
     "capture-land",
 )

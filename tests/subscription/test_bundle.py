@@ -171,13 +171,32 @@ def test_the_python_client_tells_a_gap_and_only_a_gap(capsys: pytest.CaptureFixt
     module = consumer()
     setattr(module, "HERE", tmp_path)  # noqa: B010  # as above
     progress = module.Progress("g")
-    for seq in (5, 6, 6, 7):
+    for seq in (1, 2, 2, 3):
         progress.is_new("t", 1, seq)
     assert capsys.readouterr().err == ""
-    progress.is_new("t", 1, 10)
-    assert "t lane 1: seq 8 to 9 did not come" in capsys.readouterr().err
-    progress.assigned()
-    progress.is_new("t", 1, 20)
+    progress.is_new("t", 1, 6)
+    assert "t lane 1: seq 4 to 5 did not come" in capsys.readouterr().err
+    progress.is_new("t", 2, 4)
+    assert "t lane 2: seq 1 to 3 did not come" in capsys.readouterr().err, "a group that begins, begins with the first one"
+
+
+def test_the_python_client_tells_a_gap_over_a_restart_and_knows_what_another_member_has_saved(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    module = consumer()
+    setattr(module, "HERE", tmp_path)  # noqa: B010  # as above
+    before, other = module.Progress("g"), module.Progress("g")
+    for seq in (1, 2, 3):
+        before.is_new("t", 1, seq)
+    before.save()
+    restarted = module.Progress("g")
+    restarted.is_new("t", 1, 3)
+    assert capsys.readouterr().err == "", "what comes again is no gap"
+    restarted = module.Progress("g")
+    restarted.is_new("t", 1, 7)
+    assert "t lane 1: seq 4 to 6 did not come" in capsys.readouterr().err
+    other.assigned()
+    other.is_new("t", 1, 4)
     assert capsys.readouterr().err == ""
 
 

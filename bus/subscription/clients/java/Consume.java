@@ -4,6 +4,7 @@
 
 import java.io.IOException;
 import java.io.Reader;
+import java.io.UncheckedIOException;
 import java.io.Writer;
 import java.nio.ByteBuffer;
 import java.nio.file.Files;
@@ -68,16 +69,34 @@ public final class Consume {
 
         Progress(String group) throws IOException {
             file = HERE.resolve("progress." + group + ".properties");
+            load();
+        }
+
+        private void load() throws IOException {
+            Properties saved = new Properties();
             if (Files.exists(file)) {
                 try (Reader reader = Files.newBufferedReader(file)) {
-                    last.load(reader);
+                    saved.load(reader);
                 }
+            }
+            for (String place : saved.stringPropertyNames()) {
+                long seq = Math.max(Long.parseLong(saved.getProperty(place)), seqOf(place));
+                last.setProperty(place, Long.toString(seq));
             }
         }
 
-        /** Who had the lanes until now knows what came; from here on each must go on without a gap. */
+        private long seqOf(String place) {
+            return Long.parseLong(last.getProperty(place, "0"));
+        }
+
+        /** Who had the lanes until now has saved what came. From there on each must go on without a gap, over a restart too. */
         @Override
         public void onPartitionsAssigned(Collection<TopicPartition> lanes) {
+            try {
+                load();
+            } catch (IOException unreadable) {
+                throw new UncheckedIOException(unreadable);
+            }
             due.clear();
         }
 
@@ -88,12 +107,12 @@ public final class Consume {
 
         boolean isNew(ConsumerRecord<byte[], byte[]> record, long seq) {
             String place = record.topic() + "/" + record.partition();
-            long expected = due.getOrDefault(place, seq);
+            long expected = due.getOrDefault(place, seqOf(place) + 1);
             if (seq > expected) {
-                System.err.printf("%s: seq %d to %d did not come; tell the bus%n", place, expected, seq - 1);
+                System.err.printf("%s: seq %d to %d did not come: see 'A gap' in README.md%n", place, expected, seq - 1);
             }
             due.put(place, Math.max(seq + 1, expected));
-            if (seq <= Long.parseLong(last.getProperty(place, "0"))) {
+            if (seq <= seqOf(place)) {
                 return false;
             }
             last.setProperty(place, Long.toString(seq));

@@ -59,17 +59,21 @@ function decode(value) {
 class Progress {
   constructor(group) {
     this.file = path.join(__dirname, `progress.${group}.json`);
-    this.last = fs.existsSync(this.file) ? JSON.parse(fs.readFileSync(this.file, 'utf8')) : {};
+    this.last = {};
+    this.assigned();
+  }
+
+  // Who had the lanes until now has saved what came. From there on each must go on without a gap, over a restart too.
+  assigned() {
+    const saved = fs.existsSync(this.file) ? JSON.parse(fs.readFileSync(this.file, 'utf8')) : {};
+    for (const [place, seq] of Object.entries(saved)) this.last[place] = Math.max(seq, this.last[place] ?? 0);
     this.due = {};
   }
 
-  // Who had the lanes until now knows what came; from here on each must go on without a gap.
-  assigned() { this.due = {}; }
-
   isNew(topic, lane, seq) {
     const place = `${topic} ${lane}`;
-    const due = this.due[place] ?? seq;
-    if (seq > due) process.stderr.write(`${topic} lane ${lane}: seq ${due} to ${seq - 1} did not come; tell the bus\n`);
+    const due = this.due[place] ?? (this.last[place] ?? 0) + 1;
+    if (seq > due) process.stderr.write(`${topic} lane ${lane}: seq ${due} to ${seq - 1} did not come: see 'A gap' in README.md\n`);
     this.due[place] = Math.max(seq + 1, due);
     return seq > (this.last[place] ?? 0);
   }

@@ -61,18 +61,22 @@ class Progress:
     def __init__(self, group: str) -> None:
         self._file = sqlite3.connect(HERE / f"progress.{group}.db")
         self._file.execute("CREATE TABLE IF NOT EXISTS lane (topic TEXT, lane INT, seq INT, PRIMARY KEY (topic, lane))")
-        self._last = {(topic, lane): seq for topic, lane, seq in self._file.execute("SELECT topic, lane, seq FROM lane")}
+        self._last: dict[tuple[str, int], int] = {}
         self._due: dict[tuple[str, int], int] = {}
+        self.assigned()
 
     def assigned(self) -> None:
-        """Who had the lanes until now knows what came; from here on each must go on without a gap."""
+        """Who had the lanes until now has saved what came. From there on each must go on without a gap, over a restart too."""
+        for topic, lane, seq in self._file.execute("SELECT topic, lane, seq FROM lane"):
+            self._last[topic, lane] = max(seq, self._last.get((topic, lane), 0))
         self._due.clear()
 
     def is_new(self, topic: str, lane: int, seq: int) -> bool:
         place = (topic, lane)
-        if seq > self._due.get(place, seq):
-            print(f"{topic} lane {lane}: seq {self._due[place]} to {seq - 1} did not come; tell the bus", file=sys.stderr)
-        self._due[place] = max(seq + 1, self._due.get(place, 0))
+        due = self._due.get(place, self._last.get(place, 0) + 1)
+        if seq > due:
+            print(f"{topic} lane {lane}: seq {due} to {seq - 1} did not come: see 'A gap' in README.md", file=sys.stderr)
+        self._due[place] = max(seq + 1, due)
         if seq <= self._last.get(place, 0):
             return False
         self._last[place] = seq

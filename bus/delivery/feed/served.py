@@ -1,0 +1,96 @@
+"""Which agreements the feed serves, as values: what `bus.agreements` and `bus.signatures` say together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bus.avro.dataset import Dataset, register_of
+from bus.core.agreement import Agreement, Way
+from bus.delivery.feed.entitled import Entitlement
+from bus.engine import plan
+from bus.signatures import statement
+from bus.signatures.statement import Act, Keys, Signed, Standing, State
+
+MOST_EARLIER = 50
+"""Earlier texts of one agreement that are remembered."""
+Texts = Mapping[bytes, Agreement]
+"""By grant hash."""
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """One agreement that is delivered by the feed, whether or not it may be read now."""
+
+    agreement: Agreement
+    standing: Standing
+    entitlement: Entitlement
+
+    def open(self, now_ms: int) -> bool:
+        """Whether its agency may read it: agreed on by both parties, and in force."""
+        return self.standing.state is State.AGREED and self.agreement.in_force(now_ms)
+
+    def state(self, now_ms: int) -> str:
+        """In one word or two, for the agency."""
+        if self.standing.state is not State.AGREED:
+            return str(self.standing.state.value)
+        if self.open(now_ms):
+            return "in force"
+        return "not yet in force" if now_ms < self.agreement.valid_from_ms else "over"
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """`index`: of everything published, by which agencies are known; `feeds`: by agreement."""
+
+    index: bytes
+    feeds: Mapping[str, Feed]
+
+    def of(self, agency: str) -> list[Feed]:
+        return [feed for _, feed in sorted(self.feeds.items()) if feed.agreement.agency == agency]
+
+    def find(self, agency: str, agreement: str, now_ms: int) -> Feed | None:
+        """The agency's own, if it may read it now."""
+        feed = self.feeds.get(agreement)
+        return feed if feed and feed.agreement.agency == agency and feed.open(now_ms) else None
+
+
+def served(
+    listed: Mapping[str, Agreement],
+    earlier: Mapping[str, Texts],
+    said: Collection[Signed],
+    keys: Keys,
+    datasets: Mapping[str, Dataset],
+) -> Served:
+    """Raises PlanError when an agreement does not fit the datasets."""
+    by_id: dict[str, list[Signed]] = {}
+    for signed in said:
+        by_id.setdefault(signed.statement.agreement, []).append(signed)
+    feeds = {
+        name: _feed(one, earlier.get(name, {}), by_id.get(name, []), keys, datasets)
+        for name, one in listed.items()
+        if one.delivery.way is Way.FEED
+    }
+    index = {name: one.grant_hash.hex() for name, one in sorted(listed.items())}
+    return Served(json.dumps(index).encode(), feeds)
+
+
+def _feed(one: Agreement, earlier: Texts, said: Collection[Signed], keys: Keys, datasets: Mapping[str, Dataset]) -> Feed:
+    ended = {
+        signed.statement.grant_hash
+        for signed in said
+        if signed.statement.act in (Act.REVOKE, Act.REJECT)
+        and signed.statement.party in statement.parties(one)
+        and statement.verifies(signed, keys.get(signed.statement.party, ()))
+    }
+    schemas = plan.delivery_schemas(datasets, register_of(dict(datasets)), one)
+    forms = {grant.dataset: fields(schema) for grant, schema in zip(one.grants, schemas.values(), strict=True)}
+    return Feed(one, statement.standing(one, said, keys), Entitlement(one, earlier, frozenset(ended), forms))
+
+
+def fields(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a delivery's schema: field of `data` -> its type."""
+    data: list[Any] = next((f["type"] for f in schema["fields"] if f["name"] == "data"), [])
+    return {f["name"]: f["type"] for branch in data if isinstance(branch, dict) for f in branch["fields"]}
