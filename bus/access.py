@@ -1,6 +1,6 @@
 """Who connects with what: client configuration of each principal, from settings and the home's secrets.
 
-Principals: admin, operator, developer, register, registry, engine, processors, redrive, ledger, feed,
+Principals: admin, operator, developer, register, registry, engine, processors, redrive, ledger, feed, webhooks,
 capture-<domain>, agency-<agency>.
 An embedded broker's or database's address is in run/endpoints.json, written by the platform when it starts.
 """

@@ -95,6 +95,18 @@ class Registry:
 
 
 @dataclass(frozen=True, slots=True)
+class Webhooks:
+    allowed_hosts: tuple[str, ...] = ()
+    """Hosts, in full, to which webhooks may lead; empty: nothing is sent, and there is no such process."""
+    ports: tuple[int, ...] = (443,)
+    """Ports they may have."""
+    ca: str = ""
+    """File with further certificate authorities that agencies' servers may have their certificates of, PEM."""
+    max_waiting_events: int = 1_000
+    """Of each endpoint: refused events and those that wait behind them; with so many the endpoint reads no further."""
+
+
+@dataclass(frozen=True, slots=True)
 class Feed:
     host: str = "127.0.0.1"
     """Where the HTTP feed listens; any address that leaves the machine needs the two files below."""
@@ -123,6 +135,7 @@ class Settings:
     engine: Engine = Engine()
     registry: Registry = Registry()
     ledger: Ledger = Ledger()
+    webhooks: Webhooks = Webhooks()
     feed: Feed = Feed()
     agreements: Path = ROOT / "deploy" / "agreements"
     schemas: Path = ROOT / "schemas"
@@ -206,6 +219,8 @@ def _convert(kind: Any, value: Any, at: str) -> Any:
     if typing.get_origin(kind) is not None:
         if isinstance(value, Mapping):
             return {str(k): str(v) for k, v in value.items()}
+        if typing.get_origin(kind) is tuple and isinstance(value, list | tuple):
+            return tuple(_convert(typing.get_args(kind)[0], one, f"{at}[{number}]") for number, one in enumerate(value))
     elif kind is Path:
         return Path(value)
     elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
@@ -214,4 +229,5 @@ def _convert(kind: Any, value: Any, at: str) -> Any:
         return str(value)
     elif isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
         return value
-    raise ConfigError(f"{at}: expected {getattr(kind, '__name__', 'a mapping')}, got {value!r}")
+    expected = "a list" if typing.get_origin(kind) is tuple else getattr(kind, "__name__", "a mapping")
+    raise ConfigError(f"{at}: expected {expected}, got {value!r}")

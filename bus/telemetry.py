@@ -124,6 +124,21 @@ METRICS: dict[str, Metric] = {
     "bus_ledger_checked_timestamp_seconds": Metric(
         "gauge", (), "Unix seconds", "When the ledger had last accounted for all lanes"
     ),
+    # webhooks
+    "bus_webhook_attempts_total": Metric(
+        "counter", ("agreement", "result"), "requests", "Requests to an agency's webhook by what became of them"
+    ),
+    "bus_webhook_delivered_events_total": Metric("counter", ("agreement",), "events", "Events that a webhook has taken"),
+    "bus_webhook_waiting_events": Metric(
+        "gauge", ("agreement",), "events", "Events that a webhook has refused, and those of the same person behind them"
+    ),
+    "bus_webhook_given_up_events": Metric(
+        "gauge", ("agreement",), "events", "Of these, those refused in every attempt: `bus webhook retry` sends them again"
+    ),
+    "bus_webhook_failures": Metric("gauge", ("agreement",), "requests", "Failures in a row, of everything sent there"),
+    "bus_webhook_stopped": Metric(
+        "gauge", ("agreement",), "0 or 1", "1 when nothing is sent: the webhook has said 410, or its deliveries cannot be read"
+    ),
     # platform
     "bus_process_up": Metric("gauge", ("process",), "0 or 1", "1 while the supervisor sees the process alive"),
     "bus_process_restarts_total": Metric("counter", ("process",), "restarts", "Restarts by the supervisor"),
@@ -168,6 +183,14 @@ EVENTS: dict[str, str] = {
     "dead_letter": "an event could not be processed; topic, partition, offset and code only",
     "ledger_difference": "an event or a delivery is not accounted for; the fields say what, in which topic, lane and offset",
     "ledger_awaited": "the ledger could not be taken and is tried again; `reason` says why",
+    "webhook_started": "deliveries under this agreement are sent to its webhook from now on",
+    "webhook_stopped": "nothing more is sent under this agreement",
+    "webhook_awaited": "a webhook waits and it is tried again; `reason` says why",
+    "webhook_given_up": "an event was refused in every attempt; it and what comes after it of that person wait for an operator",
+    "webhook_gone": "a webhook has said 410: nothing more is sent there until an operator says so",
+    "webhook_circuit_open": "a webhook refuses everything: one probe at a time by the schedule",
+    "webhook_circuit_closed": "a webhook that has refused everything takes events again",
+    "webhook_told": "an operator's word was heard",
     "library": "a line of a library that we run, such as Faust; `library` says which",
     "child_started": "the supervisor started a process",
     "child_exited": "a process ended; it is started again after a pause",

@@ -30,6 +30,7 @@ from bus.cli import (
     topics,
     up,
     verify_feed,
+    webhook,
 )
 
 app = typer.Typer(
@@ -73,6 +74,7 @@ app.add_typer(dead.app, name="dead", help="What could not be processed: look at 
 app.add_typer(agreement.app, name="agreement", help="Change what is shared while the bus runs.")
 app.add_typer(schema.app, name="schema", help="Schemas as contracts: check them, and know what a change does before it is made.")
 app.add_typer(subscriber.app, name="subscriber", help="What an agency needs to subscribe: interface, contracts, a client.")
+app.add_typer(webhook.app, name="webhook", help="Deliveries to an agency's own address: where they stand, keys, sending again.")
 app.add_typer(run.app, name="run", help="Run one process of the bus in the foreground; `bus up` runs them all.")
 
 

@@ -75,3 +75,14 @@ def registry(context: typer.Context) -> None:
     from bus.registry import server
 
     server.run(frame.settings(context))
+
+
+@app.command()
+def webhooks(context: typer.Context) -> None:
+    """Send agencies their deliveries as signed webhooks.
+
+    Example: [bold]bus run webhooks[/]
+    """
+    from bus.delivery import webhooks as process
+
+    process.run(frame.settings(context))

@@ -89,12 +89,23 @@ class Point(Enum):
     REDRIVE_RECORDED = "redrive-recorded"
     REDRIVE_COMMITTED = "redrive-committed"
 
+    # sending webhooks
+    WEBHOOK_WRITTEN = "webhook-written"
+    """What is sent next, or what became of it, is on record."""
+    WEBHOOK_PLANNED = "webhook-planned"
+    """On record, and not sent."""
+    WEBHOOK_ANSWERED = "webhook-answered"
+    """Sent and answered; that is not on record."""
 
-_CAPTURE_BEGINS, _REDRIVE_BEGINS = map(list(Point).index, (Point.SINK_OPENED, Point.REDRIVE_COPIED))
-ENGINE, CAPTURE, REDRIVE = (
+
+_CAPTURE_BEGINS, _REDRIVE_BEGINS, _WEBHOOKS_BEGIN = map(
+    list(Point).index, (Point.SINK_OPENED, Point.REDRIVE_COPIED, Point.WEBHOOK_WRITTEN)
+)
+ENGINE, CAPTURE, REDRIVE, WEBHOOKS = (
     tuple(Point)[:_CAPTURE_BEGINS],
     tuple(Point)[_CAPTURE_BEGINS:_REDRIVE_BEGINS],
-    tuple(Point)[_REDRIVE_BEGINS:],
+    tuple(Point)[_REDRIVE_BEGINS:_WEBHOOKS_BEGIN],
+    tuple(Point)[_WEBHOOKS_BEGIN:],
 )
 
 

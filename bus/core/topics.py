@@ -20,6 +20,8 @@ REDRIVEN_HEADER = "x-redriven"
 """On the copy of a dead letter in an input topic: '<dead topic>/<lane>/<offset>'."""
 SIGNATURES = "bus.signatures"
 """Compacted, one partition: what the parties of agreements have signed, rejected and revoked."""
+WEBHOOKS = "bus.webhooks"
+"""Compacted, one partition, key = agreement: where its webhook stands, in places, counts and times."""
 SANDBOX_PREFIX = "sandbox."
 
 

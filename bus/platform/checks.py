@@ -13,8 +13,11 @@ import psycopg
 from kafka.errors import KafkaError
 
 from bus.config import Settings
+from bus.core.agreement import Way
 from bus.core.outcome import Cause
 from bus.core.position import parse_lsn
+from bus.delivery import webhooks
+from bus.delivery.target import Forbidden, target
 from bus.platform import (
     broker,
     cluster,
@@ -66,6 +69,7 @@ def run(settings: Settings) -> Iterator[Check]:
         _jars,
         _disk,
         _declarations,
+        _webhooks,
         _secrets,
         _ports,
         _supervisor,
@@ -150,6 +154,21 @@ def _secrets(settings: Settings) -> Iterator[Check]:
         yield Check("secrets", "failed", f"missing: {lost}", todo if "person-key" in missing else "`bus up` makes new passwords")
     elif not open_to_others:
         yield Check("secrets", "ok", f"{len(files) - 1} files, nobody else can read them")
+
+
+def _webhooks(settings: Settings) -> Iterator[Check]:
+    """Whether the settings let the agreements' webhooks be sent to."""
+    try:
+        sent = [a for a in declaration.Files.read(settings).agreements.values() if a.delivery.way is Way.WEBHOOK]
+    except ValueError:  # what is wrong stands under declarations
+        return
+    for agreement in sent:
+        try:
+            target(agreement.delivery.url, webhooks.rules(settings))
+            yield Check("webhooks", "ok", f"{agreement.id} may be sent to its webhook")
+        except Forbidden as error:
+            todo = "settings take effect with `bus down`, then `bus up`; its deliveries wait in its topic"
+            yield Check("webhooks", "warning", f"{agreement.id}: {error}", todo)
 
 
 def _ports(settings: Settings) -> Iterator[Check]:

@@ -34,7 +34,7 @@ from bus.platform.declared import Right, Topic
 
 REQUEST_SECONDS = 30
 _VISIBLE_SECONDS = 20.0
-_OURS = ("operator", "developer", "register", "registry", "engine", "processors", "redrive", "ledger", "feed")
+_OURS = ("operator", "developer", "register", "registry", "engine", "processors", "redrive", "ledger", "feed", "webhooks")
 _OUR_PREFIXES = ("capture-", "agency-")
 LOCKED_ITERATIONS = 16_384
 """Tells a locked user's credential from one in use, which has kafka-python's 4,096."""

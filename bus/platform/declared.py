@@ -65,6 +65,7 @@ def topics_of(datasets: Mapping[str, Dataset], agreements: Mapping[str, Agreemen
     found[topics.LANES] = Topic(lanes, "how far each lane has come: last seqs, offsets of the inputs, policy", _STATE)
     found[topics.POSITIONS] = Topic(1, "how far capture has come in each database", _STATE)
     found[topics.REDRIVEN] = Topic(1, "which dead letters were put through again, each written with its copy", _STATE)
+    found[topics.WEBHOOKS] = Topic(1, "where each webhook stands, in places, counts and times", _STATE)
     found[topics.SCHEMAS] = Topic(1, "schemas and their ids, in Confluent's record layout", _COMPACT)
     return found
 
@@ -90,6 +91,7 @@ def principals(datasets: Mapping[str, Dataset], agreements: Mapping[str, Agreeme
         "redrive",
         "ledger",
         "feed",
+        "webhooks",
         *captures,
         *agencies,
     ]
@@ -106,6 +108,7 @@ def rights(datasets: Mapping[str, Dataset], agreements: Mapping[str, Agreement])
         *_processors(),
         *_redrive(datasets),
         *_ledger(datasets),
+        *_webhooks(agreements),
         *_feed(agreements),
     }
     for dataset in datasets.values():
@@ -197,6 +200,17 @@ def _ledger(datasets: Mapping[str, Dataset]) -> Iterator[Right]:
     yield from _allow("ledger", "topic", [*inputs, topics.AUDIT, topics.LANES, topics.SCHEMAS], "READ")
     yield from _allow("ledger", "topic", [topics.verified(""), topics.agency(""), topics.dead("")], "READ", "prefixed")
     yield from _allow("ledger", "group", ["ledger"], "READ")
+
+
+def _webhooks(agreements: Mapping[str, Agreement]) -> Iterator[Right]:
+    """Topics of agreements in force that are delivered this way, and no others."""
+    sent = [topics.agency(a.id) for a in agreements.values() if a.delivery.way is Way.WEBHOOK]
+    told = [topics.AGREEMENTS, topics.SIGNATURES, topics.SCHEMAS]
+    yield from _allow("webhooks", "topic", [*sent, *told, topics.WEBHOOKS], "READ")
+    yield from _allow("webhooks", "topic", [topics.WEBHOOKS], "WRITE")
+    yield from _allow("webhooks", "group", ["webhooks"], "READ")
+    yield from _allow("webhooks", "group", [ENGINE_GROUP], "DESCRIBE")  # in whose name the agreements are read
+    yield from _allow("webhooks", "transactional_id", ["webhooks"], "WRITE")
 
 
 def _feed(agreements: Mapping[str, Agreement]) -> Iterator[Right]:

@@ -37,6 +37,8 @@ def workers(settings: Settings, datasets: Mapping[str, Dataset]) -> list[Worker]
     found.append(Worker(FEED, (sys.executable, "-m", "bus.delivery.feed")))
     if settings.ledger.every_seconds > 0:
         found.append(_bus(settings, "ledger", "ledger"))
+    if settings.webhooks.allowed_hosts:
+        found.append(_bus(settings, "webhooks", "webhooks"))
     faust = (sys.executable, "-m", "faust", "-A", "bus.processors", "worker", "--without-web", "-l", settings.log_level)
     return [*found, Worker("processors", faust)]
 

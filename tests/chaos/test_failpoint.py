@@ -11,7 +11,7 @@ import pytest
 
 from bus.config import ROOT
 from bus.core import failpoint
-from bus.core.failpoint import CAPTURE, ENGINE, REDRIVE, Armed, Point
+from bus.core.failpoint import CAPTURE, ENGINE, REDRIVE, WEBHOOKS, Armed, Point
 
 LOOP = "from bus.core import failpoint; [print(n, flush=True) or failpoint.hit(failpoint.Point.AFTER_READ) for n in range(5)]"
 
@@ -38,5 +38,5 @@ def test_a_text_that_names_no_point_is_refused(text: str) -> None:
         Armed(text)
 
 
-def test_every_point_is_the_engines_or_captures_or_of_a_redriving() -> None:
-    assert (*ENGINE, *CAPTURE, *REDRIVE) == tuple(Point)
+def test_every_point_is_the_engines_or_captures_or_of_a_redriving_or_of_webhooks() -> None:
+    assert (*ENGINE, *CAPTURE, *REDRIVE, *WEBHOOKS) == tuple(Point)

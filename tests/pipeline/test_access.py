@@ -147,6 +147,7 @@ OTHERS = (
     "processors",
     "ledger",
     "redrive",
+    "webhooks",
     "feed",
     "capture-civil",
     "capture-land",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -10,7 +11,7 @@ from hypothesis import given
 from bus.avro import dataset
 from bus.config import Settings
 from bus.core import topics
-from bus.core.agreement import Agreement, Grant
+from bus.core.agreement import Agreement, Delivery, Grant, Way
 from bus.engine import agreements as agreement_files
 from bus.platform import declared
 from bus.platform.declared import Right
@@ -76,6 +77,18 @@ def test_only_capture_and_the_redriving_of_dead_letters_write_to_inputs() -> Non
     assert own == {d.topic for d in DATASETS.values()} | {topics.REDRIVEN}
 
 
+@given(st.dictionaries(NAME, st.sampled_from(list(Way)), min_size=1, max_size=6))
+def test_webhooks_read_what_is_delivered_by_webhook_and_write_where_they_stand(ways: dict[str, Way]) -> None:
+    every = {f"a.{name}": dataclasses.replace(agreement("a", name), delivery=Delivery(way)) for name, way in ways.items()}
+    rights = declared.rights(DATASETS, every)
+    there = declared.topics_of(DATASETS, every, 8)
+    sent = {topics.agency(name) for name, one in every.items() if one.delivery.way is Way.WEBHOOK}
+    told = {topics.AGREEMENTS, topics.SIGNATURES, topics.SCHEMAS, topics.WEBHOOKS}
+    assert {name for name in there if may(rights, "webhooks", "DESCRIBE", "topic", name)} == sent | told
+    assert {name for name in there if may(rights, "webhooks", "WRITE", "topic", name)} == {topics.WEBHOOKS}
+    assert {r.principal for r in rights if may({r}, r.principal, "WRITE", "topic", topics.WEBHOOKS)} == {"webhooks"}
+
+
 def test_nobody_but_the_administrator_alters_or_deletes_and_only_the_registry_writes_the_schema_log_too() -> None:
     assert not [right for right in RIGHTS if right.operation in ("ALTER", "DELETE", "ALL", "CLUSTER_ACTION", "ALTER_CONFIGS")]
     assert {r.principal for r in RIGHTS if may({r}, r.principal, "WRITE", "topic", topics.SCHEMAS)} == {"registry"}
@@ -95,7 +108,7 @@ def test_every_declared_principal_has_rights_and_no_other_has() -> None:
 
 def test_pipeline_topics_have_the_same_lanes() -> None:
     single = {name for name, topic in TOPICS.items() if topic.partitions != 8}
-    assert single == {topics.AGREEMENTS, topics.POSITIONS, topics.SCHEMAS, topics.SIGNATURES, topics.REDRIVEN}
+    assert single == {topics.AGREEMENTS, topics.POSITIONS, topics.SCHEMAS, topics.SIGNATURES, topics.REDRIVEN, topics.WEBHOOKS}
 
 
 def test_state_is_compacted_and_events_are_kept_for_good() -> None:
@@ -109,6 +122,7 @@ def test_state_is_compacted_and_events_are_kept_for_good() -> None:
         topics.SIGNATURES,
         topics.LANES,
         topics.REDRIVEN,
+        topics.WEBHOOKS,
     }
     assert all(TOPICS[name].configs["retention.ms"] == "-1" for name in TOPICS.keys() - compacted)
 

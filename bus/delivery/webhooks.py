@@ -1,0 +1,145 @@
+"""`bus run webhooks`: the process that sends agencies their deliveries. One endpoint an agreement, each in a thread of its own.
+
+One such process at a time: a second one fences the first. What goes wrong with the state topic ends it, and the supervisor starts
+it again from what that topic says; the same happens after kill -9.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from confluent_kafka import KafkaException
+
+from bus import access, telemetry
+from bus.config import ConfigError, Settings
+from bus.core.agreement import Agreement
+from bus.delivery import journal, signing
+from bus.delivery.in_force import Following
+from bus.delivery.journal import PRINCIPAL, Contents, Journal
+from bus.delivery.sender import Sender
+from bus.delivery.target import LOOPBACK_HOSTS, Rules, target
+from bus.delivery.webhook_endpoint import Endpoint, Parts
+from bus.delivery.webhook_records import Deliveries
+from bus.engine import client
+from bus.engine.client import HumanNeeded, Stop
+from bus.signatures import keys as party_keys
+
+PROCESS = "webhooks"
+_TURN_SECONDS = 0.1
+_END_SECONDS = 10.0
+_CLOSE_SECONDS = 1.0
+
+
+def rules(settings: Settings) -> Rules:
+    """Raises ConfigError for a setting that cannot be meant."""
+    hosts = frozenset(host.lower() for host in settings.webhooks.allowed_hosts)
+    if wrong := sorted(host for host in hosts if not host or set(host) & set("/@*[] ")):
+        raise ConfigError(f"webhooks.allowed_hosts: {wrong[0]!r} is no host: name each in full, without port and path")
+    embedded = not settings.kafka.bootstrap
+    if here := sorted(hosts & LOOPBACK_HOSTS) if not embedded else []:
+        raise ConfigError(
+            f"webhooks.allowed_hosts: {here[0]!r} is this machine, which only an embedded broker's webhooks may name"
+        )
+    return Rules(hosts, frozenset(settings.webhooks.ports), embedded)
+
+
+def sender(settings: Settings) -> Sender:
+    """Raises ConfigError."""
+    try:
+        return Sender(rules(settings), settings.webhooks.ca)
+    except OSError as error:  # an SSLError is one
+        raise ConfigError(
+            f"webhooks.ca: {settings.webhooks.ca} holds no certificates in PEM: {error.strerror or error}"
+        ) from None
+
+
+def run(settings: Settings) -> None:
+    """Until SIGTERM. Exits with status 1 and a reason on what a new beginning, or a human, must mend."""
+    stop = Stop().install()
+    telemetry.start(settings.home, PROCESS, settings.log_level)
+    log = telemetry.logger(PROCESS)
+    log.info("process_started")
+    try:
+        config = access.confluent(settings, PRINCIPAL)
+        office = Office(settings, config, log)
+        while not stop.asked and not (reason := office.turn()):
+            pass
+        if not stop.asked:
+            log.error("process_failed", reason=reason)
+            sys.exit(1)
+        log.info("process_stopping")
+        office.close()
+    except (ConfigError, HumanNeeded, KafkaException) as error:
+        log.error("process_failed", reason=client.text(error))
+        sys.exit(1)
+    except Exception as error:  # a fault of ours; its text could quote a record
+        log.error("process_failed", reason=client.place(error))
+        sys.exit(1)
+
+
+class Office:
+    """All endpoints, kept as the agreements say. Raises ConfigError, HumanNeeded, KafkaException."""
+
+    def __init__(self, settings: Settings, config: Mapping[str, Any], log: Any) -> None:
+        self._log = log
+        self._sender = sender(settings)
+        self._journal = Journal(config)  # first: whoever wrote before writes no more
+        self._states, self._followed = Contents(), journal.reader(config, journal.GROUP)
+        self._catch_up()
+        self._following = Following(config, lambda listed: party_keys.public(settings, listed))
+        self._refused = ""
+        self._endpoints: dict[str, Endpoint] = {}
+        allowed = rules(settings)
+        self._parts = Parts(
+            self._sender,
+            self._journal,
+            log,
+            lambda agreement: Deliveries(config, agreement),
+            lambda name: signing.keys(settings, name),
+            lambda url: target(url, allowed),
+            max_waiting=settings.webhooks.max_waiting_events,
+        )
+
+    def _catch_up(self) -> None:
+        """Words of operators; of the states, those that earlier processes have left."""
+        while not journal.follow(self._followed, self._states, journal.READ_SECONDS):
+            self._log.warning("webhook_awaited", agreement="", reason="the state topic's end was not reached in time")
+
+    def turn(self) -> str:
+        """A look at what is new. Why the process must begin anew, or ''."""
+        found = self._following.newer(_TURN_SECONDS)
+        if self._following.refused != self._refused:
+            self._refused = self._following.refused
+            if self._refused:
+                self._log.error("agreements_refused", version=0, reason=self._refused)
+        if found is not None:
+            self._bring(found)
+        journal.follow(self._followed, self._states, 0.01)
+        for name, word in self._states.asks.items():
+            if name in self._endpoints:
+                self._endpoints[name].say(word)
+        return next((one.failed for one in self._endpoints.values() if one.failed), "")
+
+    def _bring(self, wanted: Mapping[str, Agreement]) -> None:
+        """What ended or reads otherwise stops first; it begins again once the old one has come to rest, for it may be writing."""
+        changed = [name for name, one in self._endpoints.items() if wanted.get(name) != one.agreement]
+        for name in changed:
+            self._endpoints[name].stop()
+        for name in changed:
+            old = self._endpoints.pop(name)
+            if not old.join(_END_SECONDS):
+                raise HumanNeeded(f"the webhook of {name} does not come to rest")
+            self._states.states[name] = old.state()
+        for name in wanted.keys() - self._endpoints.keys():
+            state, word = self._states.states.get(name), self._states.asks.get(name)
+            self._endpoints[name] = Endpoint(wanted[name], self._parts, state, word)
+            self._endpoints[name].start()
+
+    def close(self) -> None:
+        for one in self._endpoints.values():
+            one.stop()
+        for one in self._endpoints.values():
+            one.join(_CLOSE_SECONDS)
+        self._journal.close()
