@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(shutil.which("prometheus") is None, reason="inst
 LIFE_SECONDS = 40
 PATIENCE_SECONDS = 120.0
 ELSEWHERE = ("bus_webhook_", "bus_feed_")
-"""No agreement of this bus is delivered by webhook or feed, so nothing tells these; test_webhooks.py scrapes those of webhooks."""
+"""No agreement of this bus is delivered by webhook or feed, so nothing tells these; test_webhooks.py scrapes its own."""
 
 
 class Prometheus:
