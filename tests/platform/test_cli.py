@@ -141,7 +141,7 @@ def test_a_wrong_schema_is_named_before_anything_is_started(tmp_path: Path, word
     home = tmp_path / "home"
     told = bus(home, *words, BUS_SCHEMAS=str(place))
     assert told.returncode == 64
-    assert "birth.avsc: not JSON" in told.stderr
+    assert "birth.avsc: cannot be read as JSON" in told.stderr
     assert not home.exists()
 
 
