@@ -43,7 +43,7 @@ from tests.delivery.test_signing import verify_ed25519
 pytestmark = pytest.mark.timeout(300)
 SEVERAL = pytest.mark.skipif(os.environ.get("LT_FAILPOINTS") != "1", reason="make failpoints")
 LANES = 4
-NAMES = ("crash", "down", "well", "ends", "moves")
+NAMES = ("crash", "down", "well", "revoked", "moves")
 CANARY = "Nguyễn Thị Chim Hoàng Yến"
 TEXT = """\
 agency: archive
@@ -298,31 +298,31 @@ def published(trial: Trial, key: bytes) -> float:
 
 
 def test_what_is_revoked_stops_at_once_and_a_new_address_gets_the_rest(running: Trial) -> None:
-    ends, moves = running.receivers["ends"], running.receivers["moves"]
+    ends, moves = running.receivers["revoked"], running.receivers["moves"]
     moves.script = lambda _: "hang"
-    ends.script = lambda request: "hang" if request.events()[0]["source"] == "/agreements/archive.ends" else "200"
-    running.deliver("ends", 10)
+    ends.script = lambda request: "hang" if request.events()[0]["source"] == "/agreements/archive.revoked" else "200"
+    running.deliver("revoked", 10)
     running.deliver("moves", 10)
     for one in (ends, moves):
         one.until("a request", lambda one=one: bool(one.requests))  # type: ignore[misc]
-    (running.files / "archive.ends.yaml").unlink()
-    running.write("moves", running.receivers["ends"].url)
+    (running.files / "archive.revoked.yaml").unlink()
+    running.write("moves", running.receivers["revoked"].url)
     running.apply()
     ends.until("the end", lambda: len(stops(running)) == 2)
-    assert stops(running)["archive.ends"] - published(running, b"archive.ends") < STOP_SECONDS
+    assert stops(running)["archive.revoked"] - published(running, b"archive.revoked") < STOP_SECONDS
     assert stops(running)["archive.moves"] - published(running, b"archive.moves") < STOP_SECONDS
     sent = len(moves.requests)
     ends.until("what the other address did not take", lambda: whole(ends, 10))
     assert {event["source"] for event in ends.events()} == {"/agreements/archive.moves"}
     assert len(moves.requests) == sent
-    assert isinstance(running.bus("show", "archive.ends").exception, ConfigError)
+    assert isinstance(running.bus("show", "archive.revoked").exception, ConfigError)
 
 
 def test_its_user_reads_the_topics_of_its_agreements_and_no_others(trial: Trial) -> None:
     config_ = access.confluent(trial.settings, journal.PRINCIPAL) | {"log_level": 0}
     consumer = Consumer(config_ | {"group.id": journal.GROUP})
-    still = (trial.files / "archive.ends.yaml").exists()  # which another test has ended
-    wanted = {"archive.well": True, "archive.ends": still, "tax.taxpayers": False}
+    still = (trial.files / "archive.revoked.yaml").exists()  # which another test has ended
+    wanted = {"archive.well": True, "archive.revoked": still, "tax.taxpayers": False}
     for topic, may in [*((topics.agency(name), may) for name, may in wanted.items()), ("verified.civil.birth", False)]:
         error = consumer.list_topics(topic, timeout=20).topics[topic].error
         assert (error is None or error.code() != KafkaError.TOPIC_AUTHORIZATION_FAILED) == may, topic
