@@ -310,7 +310,10 @@ def test_an_existing_cluster_is_a_setting_and_not_another_way(bus_home: Settings
     assert {worker.name for worker in roster.workers(guest, found.datasets)} >= {f"capture-{domain}" for domain in domains}
 
 
-def test_an_existing_cluster_without_the_administrators_password_is_refused_with_a_remedy(tmp_path: Path) -> None:
+def test_an_existing_cluster_without_the_administrators_password_is_refused_with_a_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cluster, "REQUEST_SECONDS", 3)
     guest = config.load(tmp_path, flags={"kafka.bootstrap": "127.0.0.1:1"}, env={})
     with pytest.raises(ConfigError, match=r"password of the user admin .*kafka-admin"):
         platform.declare(guest)

@@ -8,11 +8,14 @@ import time
 from pathlib import Path
 
 import psutil
+import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # re-exported without saying so
 
 from bus import access
 from tests.processors.trial import LANES, SOURCE, Trial, until
+
+SEVERAL = pytest.mark.skipif(os.environ.get("LT_FAILPOINTS") != "1", reason="make failpoints")
 
 MATCH = [("holder", "MATCH", ())]
 MISMATCH = [("holder", "MISMATCH", ("full_name", "sex")), ("other", "MISMATCH", ("full_name",))]
@@ -77,6 +80,7 @@ def test_aborted_transactions_are_not_counted_and_bad_bytes_stop_nothing(shared_
         assert worker.poll() is None
 
 
+@SEVERAL
 def test_whatever_compression_a_producer_chooses_is_read(shared_trial: Trial) -> None:
     trial, width = shared_trial, 8.0
     with trial.worker(width):
@@ -141,6 +145,7 @@ def test_the_worker_listens_for_prometheus_alone_and_stops_in_time(shared_trial:
         assert worker.wait(STOP_SECONDS) == 0
 
 
+@SEVERAL
 def test_a_thread_that_does_not_end_does_not_hold_up_a_stop(shared_trial: Trial) -> None:
     trial = shared_trial
     with trial.worker(4.0, TRIAL_THREAD="1") as worker:
