@@ -47,7 +47,11 @@ def admin(settings: Settings, principal: str = "admin") -> Iterator[KafkaAdminCl
     """kafka-python's admin client. Raises ConfigError when the cluster cannot be reached or refuses the password."""
     address = access.bootstrap(settings)
     try:
-        client = KafkaAdminClient(**access.kafka_python(settings, principal), request_timeout_ms=REQUEST_SECONDS * 1000)
+        client = KafkaAdminClient(
+            **access.kafka_python(settings, principal),
+            request_timeout_ms=REQUEST_SECONDS * 1000,
+            bootstrap_timeout_ms=REQUEST_SECONDS * 1000,
+        )
     except KafkaError as error:
         raise ConfigError(
             f"cannot reach Kafka at {address} as {principal}: {error or type(error).__name__}; is it up (`bus status`), "

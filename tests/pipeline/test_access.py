@@ -166,7 +166,7 @@ def may(rights: set[Right], principal: str, operation: str, resource: str, name:
 
 
 def fetched(settings: Settings, principal: str, name: str) -> bool:
-    """Whether the broker answers a fetch of an existing topic with anything but a refusal."""
+    """Whether the broker answers a fetch of an existing topic with a record or its end; else with a refusal of this topic."""
     reader = consumer(settings, principal, principal)
     try:
         if _refused(reader, name):
@@ -175,11 +175,14 @@ def fetched(settings: Settings, principal: str, name: str) -> bool:
         deadline = time.monotonic() + WAIT_SECONDS
         while time.monotonic() < deadline:
             message = reader.poll(0.2)
-            error = message.error() if message is not None else None
-            if error is not None and error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
-                return False
-            if message is not None:
+            if message is None:
+                continue
+            error = message.error()
+            if error is None or error.code() == KafkaError._PARTITION_EOF:
                 return True
+            if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                return False
+            assert error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED, error  # of the coordinator, which is no answer
     finally:
         reader.close()
     raise AssertionError(f"{principal}: no answer for {name}")
