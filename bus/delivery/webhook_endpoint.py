@@ -17,15 +17,16 @@ from confluent_kafka import KafkaException
 from bus import telemetry
 from bus.config import ConfigError
 from bus.core import failpoint
-from bus.core.agreement import Agreement
 from bus.core.failpoint import Point
 from bus.delivery import cloudevents, outbox, signing
+from bus.delivery.deliveries import Unreadable
 from bus.delivery.journal import JournalLost
 from bus.delivery.outbox import Item, Outbox, Outcome, Read, Run, Send, Wait
 from bus.delivery.sender import Cancelled, Reply
+from bus.delivery.served import Outlet
 from bus.delivery.signing import Key
 from bus.delivery.target import Forbidden, Target
-from bus.delivery.webhook_records import Deliveries, Record, Unreadable, body, message_id
+from bus.delivery.webhook_records import AgencyTopic, Record, body, message_id
 from bus.engine import client
 from bus.engine.client import HumanNeeded
 
@@ -56,7 +57,7 @@ class Parts:
     sender: Sends
     journal: Writes
     log: Any
-    deliveries: Callable[[Agreement], Deliveries]
+    topic: Callable[[Outlet], AgencyTopic]
     keys: Callable[[str], tuple[Key, ...]]
     target: Callable[[str], Target]
     clock: Callable[[], float] = time.time
@@ -72,15 +73,15 @@ def address_of(url: str) -> str:
 class Endpoint:
     """`state`: what the topic says of it, None: nothing yet. `word`: an operator's last one."""
 
-    def __init__(self, agreement: Agreement, parts: Parts, state: Mapping[str, Any] | None, word: tuple[int, str] | None) -> None:
-        self.agreement = agreement
+    def __init__(self, outlet: Outlet, parts: Parts, state: Mapping[str, Any] | None, word: tuple[int, str] | None) -> None:
+        self.outlet, self.agreement = outlet, outlet.agreement
         self._parts = parts
         self._told = dict(state or {})
         self._heard = int(self._told.get("heard", -1))
         self._last: dict[str, Any] = self._told.get("last", {})
         self._word = word
         self._outbox = Outbox(max_waiting=parts.max_waiting)
-        self._deliveries: Deliveries | None = None
+        self._topic: AgencyTopic | None = None
         self._backlog: dict[int, deque[Record]] = {}
         self._bodies: dict[tuple[int, int], Record] = {}
         """Of what stands in runs, as far as it was read lately."""
@@ -91,7 +92,7 @@ class Endpoint:
         """Of the last wait that was told of."""
         self.failed = ""
         """Why the whole process must begin anew."""
-        self._thread = threading.Thread(target=self._run, name=f"webhook {agreement.id}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"webhook {self.agreement.id}", daemon=True)
 
     # -- the process's side ----------------------------------------------------------------------------------------------------
 
@@ -135,8 +136,8 @@ class Endpoint:
                 self._awaits(client.text(error))
             except Exception as error:  # a fault of ours, whose text could quote a record
                 self._awaits(client.place(error))
-        if self._deliveries is not None:
-            self._deliveries.close()
+        if self._topic is not None:
+            self._topic.close()
         for gauge in _GAUGES:
             with contextlib.suppress(KeyError):
                 telemetry.gauge(gauge).remove(name)
@@ -152,9 +153,9 @@ class Endpoint:
 
     def _begin(self) -> None:
         """From what the topic says. Whatever was read and not planned is read again."""
-        if self._deliveries is not None:
-            self._deliveries.close()
-        self._deliveries = found = self._parts.deliveries(self.agreement)
+        if self._topic is not None:
+            self._topic.close()
+        self._topic = found = self._parts.topic(self.outlet)
         self._backlog, self._bodies = {}, {}
         told = self.state()
         if "next" in told:
@@ -211,10 +212,10 @@ class Endpoint:
     # -- reading -----------------------------------------------------------------------------------------------------------------
 
     def _fill(self, seconds: float) -> None:
-        assert self._deliveries is not None
+        assert self._topic is not None
         held = [len(record.event) for found in self._backlog.values() for record in found]
         if len(held) < _BACKLOG_RECORDS and sum(held) < _BACKLOG_BYTES:
-            for record in self._deliveries.poll(seconds):
+            for record in self._topic.poll(seconds):
                 self._backlog.setdefault(record.lane, deque()).append(record)
 
     def _take(self) -> bool:
@@ -233,15 +234,15 @@ class Endpoint:
         return True
 
     def _records(self, run: Run) -> list[Record]:
-        assert self._deliveries is not None
+        assert self._topic is not None
         lacking = [offset for offset in run.offsets() if (run.lane, offset) not in self._bodies]
-        again = self._deliveries.again(run.lane, lacking) if lacking else {}
+        again = self._topic.again(run.lane, lacking) if lacking else {}
         return [again.get(offset) or self._bodies[run.lane, offset] for offset in run.offsets()]
 
     # -- sending -----------------------------------------------------------------------------------------------------------------
 
     def _attempt(self, action: Send) -> None:
-        assert self._deliveries is not None
+        assert self._topic is not None
         records = self._records(action.run)
         content = body(records)
         if len(content) > BODY_BYTES and len(records) > 1:
@@ -249,7 +250,7 @@ class Endpoint:
             return
         self._write()
         failpoint.hit(Point.WEBHOOK_PLANNED)
-        reply = self._send(message_id(self._deliveries.topic, records), content)
+        reply = self._send(message_id(self._topic.name, records), content)
         failpoint.hit(Point.WEBHOOK_ANSWERED)
         self._became(action, reply)
 

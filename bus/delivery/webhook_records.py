@@ -11,15 +11,12 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
-from bus.avro import frame
-from bus.avro.catalogue import Catalogue, CatalogueError
 from bus.core import topics
-from bus.core.agreement import Agreement
 from bus.delivery import cloudevents
+from bus.delivery.deliveries import Deliveries, Unreadable
 from bus.delivery.journal import GROUP
+from bus.delivery.served import Outlet
 from bus.engine import client
-from bus.ledger.decoding import Decoder
-from bus.registry import log as registry
 
 _MOST_RECORDS = 200
 _QUEUE_KBYTES = 1_024
@@ -27,10 +24,6 @@ _QUEUE_KBYTES = 1_024
 _AGAIN_SECONDS = 30.0
 _POLL_SECONDS = 0.1
 _NEAR_OFFSETS = 200
-
-
-class Unreadable(RuntimeError):
-    """A delivery cannot be read; the message says where, and quotes nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,39 +35,13 @@ class Record:
     """As JSON."""
 
 
-class Shaper:
-    """Framed deliveries to events in JSON. Schemas are read when one is met that is not known yet."""
+class AgencyTopic:
+    """That of one agreement: read on (`poll`), and single records once more (`again`), as today's text opens them.
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
-        self._config = config
-        self._use(Catalogue())
+    Not for several threads at once.
+    """
 
-    def _use(self, found: Catalogue) -> None:
-        self._catalogue, self._decoder = found, Decoder(found)
-        self._datasets: dict[int, str] = {}
-
-    def event(self, value: bytes, key: bytes, lane: int) -> bytes:
-        """Raises frame.Malformed, CatalogueError."""
-        try:
-            delivery = self._decoder.decode(value)
-        except CatalogueError:
-            self._use(registry.read(self._config))
-            delivery = self._decoder.decode(value)
-        made = cloudevents.event(delivery, self._dataset(frame.schema_id(value)), key, lane)
-        return json.dumps(made, ensure_ascii=False, separators=(",", ":")).encode()
-
-    def _dataset(self, schema_id: int) -> str:
-        """By the schema's namespace, which ends with '<domain>_<table>'; no domain has an underscore."""
-        if schema_id not in self._datasets:
-            namespace = str(json.loads(self._catalogue.schema(schema_id))["namespace"])
-            self._datasets[schema_id] = namespace.rsplit(".", 1)[-1].replace("_", ".", 1)
-        return self._datasets[schema_id]
-
-
-class Deliveries:
-    """The topic of one agreement: read on (`poll`), and single records once more (`again`). Not for several threads at once."""
-
-    def __init__(self, config: Mapping[str, Any], agreement: Agreement) -> None:
+    def __init__(self, config: Mapping[str, Any], outlet: Outlet, deliveries: Deliveries) -> None:
         self._config = {
             **config,
             **client.READER,
@@ -84,20 +51,20 @@ class Deliveries:
             "queued.max.messages.kbytes": _QUEUE_KBYTES,
             "fetch.message.max.bytes": 262_144,
         }
-        self.topic = topics.agency(agreement.id)
-        self._shaper = Shaper(config)
+        self.name = topics.agency(outlet.agreement.id)
+        self._outlet, self._deliveries = outlet, deliveries
         self._consumer = Consumer(self._config)
         self._other: Consumer | None = None
 
     def lanes(self) -> list[int]:
         """Raises KafkaException, client.HumanNeeded."""
-        found = self._consumer.list_topics(self.topic, timeout=10).topics[self.topic]
+        found = self._consumer.list_topics(self.name, timeout=10).topics[self.name]
         if found.error is not None:
             client.check(found.error)
         return sorted(found.partitions)
 
     def begin(self, nexts: Mapping[int, int]) -> None:
-        self._consumer.assign([TopicPartition(self.topic, lane, offset) for lane, offset in nexts.items()])
+        self._consumer.assign([TopicPartition(self.name, lane, offset) for lane, offset in nexts.items()])
 
     def poll(self, seconds: float) -> list[Record]:
         """What is there, waiting so long for the first. Raises Unreadable, KafkaException, client.HumanNeeded."""
@@ -116,7 +83,7 @@ class Deliveries:
         found: dict[int, Record] = {}
         if self._other is None:
             self._other = Consumer(self._config)
-        self._other.assign([TopicPartition(self.topic, lane, wanted[0])])
+        self._other.assign([TopicPartition(self.name, lane, wanted[0])])
         deadline = time.monotonic() + _AGAIN_SECONDS
         while len(found) < len(wanted):
             message = self._other.poll(_POLL_SECONDS)
@@ -127,7 +94,7 @@ class Deliveries:
                 found[offset] = made
             if offset > wanted[-1] or time.monotonic() > deadline:
                 missing = next(one for one in wanted if one not in found)
-                raise Unreadable(f"{self.topic}, lane {lane}: there is no record at offset {missing}, or not in time")
+                raise Unreadable(f"{self.name}, lane {lane}: there is no record at offset {missing}, or not in time")
         self._other.unassign()
         return found
 
@@ -142,9 +109,12 @@ class Deliveries:
             return None
         lane, offset, key = message.partition(), message.offset(), message.key() or b""
         try:
-            return Record(lane, offset, key, self._shaper.event(message.value() or b"", key, lane))
-        except (frame.Malformed, CatalogueError, ValueError, KeyError, TypeError) as error:
-            raise Unreadable(f"{self.topic}, lane {lane}, offset {offset}: {type(error).__name__}") from None
+            delivery, dataset = self._deliveries.told(self._outlet, message.value() or b"")
+            event = cloudevents.event(delivery, dataset, key, lane)
+            return Record(lane, offset, key, json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode())
+        except (Unreadable, ValueError, KeyError, TypeError) as error:
+            reason = str(error) if isinstance(error, Unreadable) else type(error).__name__
+            raise Unreadable(f"{self.name}, lane {lane}, offset {offset}: {reason}") from None
 
     def close(self) -> None:
         self._consumer.close()
@@ -170,7 +140,8 @@ def body(records: Iterable[Record]) -> bytes:
 
 
 def message_id(topic: str, records: list[Record]) -> str:
-    """The same for the same records, whenever and by whomever they are sent: of their places, and of the first one's contents, by
-    which a cluster that was made anew has ids of its own. Letters and digits only, for a dot would end it in what is signed."""
+    """The same for the same records, whenever and by whomever they are sent: of their places, and of their contents, by which a
+    cluster that was made anew, and a text that shows less, have ids of their own. Letters and digits only, for a dot would end it
+    in what is signed."""
     places = f"{topic}/{records[0].lane}/{','.join(str(record.offset) for record in records)}/"
-    return "msg_" + hashlib.sha256(places.encode() + records[0].event).hexdigest()[:32]
+    return "msg_" + hashlib.sha256(places.encode() + body(records)).hexdigest()[:32]

@@ -7,24 +7,31 @@ it again from what that topic says; the same happens after kill -9.
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from confluent_kafka import KafkaException
 
 from bus import access, telemetry
+from bus.avro import dataset
 from bus.config import ConfigError, Settings
-from bus.core.agreement import Agreement
+from bus.core.agreement import Way
 from bus.delivery import journal, signing
-from bus.delivery.in_force import Following
+from bus.delivery.deliveries import Deliveries
+from bus.delivery.following import Following, Unknown
 from bus.delivery.journal import PRINCIPAL, Contents, Journal
 from bus.delivery.sender import Sender
+from bus.delivery.served import Outlet, Served
 from bus.delivery.target import LOOPBACK_HOSTS, Rules, target
 from bus.delivery.webhook_endpoint import Endpoint, Parts
-from bus.delivery.webhook_records import Deliveries
+from bus.delivery.webhook_records import AgencyTopic
 from bus.engine import client
 from bus.engine.client import HumanNeeded, Stop
+from bus.registry import log as registry
 from bus.signatures import keys as party_keys
+from bus.signatures.statement import State
 
 PROCESS = "webhooks"
 _TURN_SECONDS = 0.1
@@ -71,7 +78,7 @@ def run(settings: Settings) -> None:
             sys.exit(1)
         log.info("process_stopping")
         office.close()
-    except (ConfigError, HumanNeeded, KafkaException) as error:
+    except (ConfigError, dataset.SchemaError, HumanNeeded, KafkaException) as error:
         log.error("process_failed", reason=client.text(error))
         sys.exit(1)
     except Exception as error:  # a fault of ours; its text could quote a record
@@ -88,19 +95,22 @@ class Office:
         self._journal = Journal(config)  # first: whoever wrote before writes no more
         self._states, self._followed = Contents(), journal.reader(config, journal.GROUP)
         self._catch_up()
-        self._following = Following(config, lambda listed: party_keys.public(settings, listed))
-        self._refused = ""
+        datasets, self._news = dataset.load(settings.schemas), threading.Event()
+        keys = partial(party_keys.public, settings)
+        self._following = Following(config, datasets, keys, Way.WEBHOOK, self._news.set, log)
+        self._served: Served | None = None
         self._endpoints: dict[str, Endpoint] = {}
-        allowed = rules(settings)
+        allowed, deliveries = rules(settings), Deliveries(datasets, partial(registry.read, config))
         self._parts = Parts(
             self._sender,
             self._journal,
             log,
-            lambda agreement: Deliveries(config, agreement),
+            lambda outlet: AgencyTopic(config, outlet, deliveries),
             lambda name: signing.keys(settings, name),
             lambda url: target(url, allowed),
             max_waiting=settings.webhooks.max_waiting_events,
         )
+        self._following.start()
 
     def _catch_up(self) -> None:
         """Words of operators; of the states, those that earlier processes have left."""
@@ -109,22 +119,29 @@ class Office:
 
     def turn(self) -> str:
         """A look at what is new. Why the process must begin anew, or ''."""
-        found = self._following.newer(_TURN_SECONDS)
-        if self._following.refused != self._refused:
-            self._refused = self._following.refused
-            if self._refused:
-                self._log.error("agreements_refused", version=0, reason=self._refused)
-        if found is not None:
-            self._bring(found)
+        self._news.wait(_TURN_SECONDS)
+        self._news.clear()
+        served = self._known()
+        if served is not self._served:
+            self._served = served
+            outlets = served.outlets if served is not None else {}
+            self._bring({name: one for name, one in outlets.items() if one.standing.state is State.AGREED})
         journal.follow(self._followed, self._states, 0.01)
         for name, word in self._states.asks.items():
             if name in self._endpoints:
                 self._endpoints[name].say(word)
         return next((one.failed for one in self._endpoints.values() if one.failed), "")
 
-    def _bring(self, wanted: Mapping[str, Agreement]) -> None:
+    def _known(self) -> Served | None:
+        """None: which agreements are in force is not known at present, so nothing is sent."""
+        try:
+            return self._following.current()
+        except Unknown:
+            return None
+
+    def _bring(self, wanted: Mapping[str, Outlet]) -> None:
         """What ended or reads otherwise stops first; it begins again once the old one has come to rest, for it may be writing."""
-        changed = [name for name, one in self._endpoints.items() if wanted.get(name) != one.agreement]
+        changed = [name for name, one in self._endpoints.items() if wanted.get(name) != one.outlet]
         for name in changed:
             self._endpoints[name].stop()
         for name in changed:
@@ -138,6 +155,7 @@ class Office:
             self._endpoints[name].start()
 
     def close(self) -> None:
+        self._following.close()
         for one in self._endpoints.values():
             one.stop()
         for one in self._endpoints.values():

@@ -209,7 +209,6 @@ def _webhooks(agreements: Mapping[str, Agreement]) -> Iterator[Right]:
     yield from _allow("webhooks", "topic", [*sent, *told, topics.WEBHOOKS], "READ")
     yield from _allow("webhooks", "topic", [topics.WEBHOOKS], "WRITE")
     yield from _allow("webhooks", "group", ["webhooks"], "READ")
-    yield from _allow("webhooks", "group", [ENGINE_GROUP], "DESCRIBE")  # in whose name the agreements are read
     yield from _allow("webhooks", "transactional_id", ["webhooks"], "WRITE")
 
 

@@ -15,12 +15,15 @@ import structlog
 
 from bus.core.agreement import Agreement, Delivery, Way
 from bus.delivery import outbox
+from bus.delivery.entitled import Entitlement
 from bus.delivery.outbox import SCHEDULE_SECONDS
 from bus.delivery.sender import Sender
+from bus.delivery.served import Outlet
 from bus.delivery.signing import ED25519, HMAC, Key
 from bus.delivery.target import Forbidden, Rules, Target, target
 from bus.delivery.webhook_endpoint import Endpoint, Parts
 from bus.delivery.webhook_records import Record
+from bus.signatures.statement import Standing, State
 from tests.delivery.receiver import PATIENCE_SECONDS, Receiver, Request, receiving
 from tests.delivery.test_signing import verify_ed25519
 
@@ -32,7 +35,7 @@ NAME = "tax.births"
 class Topic:
     """Deliveries in memory. `seen`: how often records were read once more."""
 
-    topic = f"agency.{NAME}"
+    name = f"agency.{NAME}"
 
     def __init__(self) -> None:
         self.lanes_: dict[int, list[Record]] = {lane: [] for lane in range(LANES)}
@@ -63,6 +66,10 @@ class Topic:
     def close(self) -> None: ...
 
 
+def outlet(agreement: Agreement) -> Outlet:
+    return Outlet(agreement, Standing(State.AGREED, (), ()), Entitlement(agreement, {}, (), {}))
+
+
 class Journal:
     def __init__(self) -> None:
         self.states: dict[str, dict[str, Any]] = {}
@@ -85,18 +92,19 @@ class Bench:
                 raise Forbidden(self.forbidden)
             return target(url, rules)
 
-        def deliveries(_: Agreement) -> Any:
+        def topic(_: Outlet) -> Any:
             return self.topic
 
         log = structlog.get_logger()
         self.parts = Parts(
-            sender, self.journal, log, deliveries, lambda _: KEYS, allowed, lambda: self.now, lambda: 0.0, max_waiting=most
+            sender, self.journal, log, topic, lambda _: KEYS, allowed, lambda: self.now, lambda: 0.0, max_waiting=most
         )
-        self.agreement = Agreement(NAME, "tax", "", "", (), 0, None, bytes(32), delivery=Delivery(Way.WEBHOOK, receiver.url))
+        agreement = Agreement(NAME, "tax", "", "", (), 0, None, bytes(32), delivery=Delivery(Way.WEBHOOK, receiver.url))
+        self.outlet = outlet(agreement)
         self.endpoint = self._made()
 
     def _made(self, word: tuple[int, str] | None = None) -> Endpoint:
-        made = Endpoint(self.agreement, self.parts, self.journal.states.get(NAME), word)
+        made = Endpoint(self.outlet, self.parts, self.journal.states.get(NAME), word)
         made.start()
         return made
 
@@ -247,7 +255,7 @@ def test_410_stops_the_endpoint_until_an_operator_or_another_address_says_otherw
     bench.receiver.until("the answer", lambda: bool(bench.journal.states[NAME]["stopped"]))
     with receiving() as elsewhere:
         bench.close()
-        bench.agreement = replace(bench.agreement, delivery=Delivery(Way.WEBHOOK, elsewhere.url))
+        bench.outlet = outlet(replace(bench.outlet.agreement, delivery=Delivery(Way.WEBHOOK, elsewhere.url)))
         bench.parts = replace(
             bench.parts, target=lambda url: target(url, Rules(frozenset({"127.0.0.1"}), frozenset({elsewhere.port}), True))
         )
@@ -271,7 +279,7 @@ def test_outside_its_term_an_agreement_sends_nothing(sender: Sender) -> None:
     with receiving() as receiver:
         bench = Bench(receiver, sender)
         bench.close()
-        bench.agreement = replace(bench.agreement, valid_until_ms=int(bench.now * 1000) + 60_000)
+        bench.outlet = outlet(replace(bench.outlet.agreement, valid_until_ms=int(bench.now * 1000) + 60_000))
         bench.endpoint = bench._made()
         bench.topic.add(0, 1)
         receiver.until("it", lambda: len(receiver.events()) == 1)

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from bus.core.agreement import Agreement, Delivery, Grant, GrantedField, Mask, Way
 from bus.delivery import cloudevents
+from bus.delivery.entitled import Entitlement
 from bus.delivery.feed import asked, cursor, page, streams
 from bus.delivery.feed.asked import Wrong
 from bus.delivery.feed.cursor import ANY, LIVE, Cursor, Forged, Place
-from bus.delivery.feed.entitled import Entitlement
 from bus.delivery.feed.limits import Limits, TooMuch
 from bus.delivery.feed.page import Gone
 from bus.delivery.feed.records import Batch

@@ -35,15 +35,16 @@ from bus.core import failpoint, topics
 from bus.core.failpoint import WEBHOOKS
 from bus.delivery import journal, signing
 from bus.engine import agreement_log, agreements, plan
-from bus.platform import declaration
+from bus.platform import agreed, declaration
 from bus.registry import log as registry
+from bus.signatures.statement import Act, Statement
 from tests.delivery.receiver import Receiver, Request, receiving
 from tests.delivery.test_signing import verify_ed25519
 
 pytestmark = pytest.mark.timeout(300)
 SEVERAL = pytest.mark.skipif(os.environ.get("LT_FAILPOINTS") != "1", reason="make failpoints")
 LANES = 4
-NAMES = ("crash", "down", "well", "revoked", "moves")
+NAMES = ("crash", "down", "well", "revoked", "moves", "less", "signed")
 CANARY = "Nguyễn Thị Chim Hoàng Yến"
 TEXT = """\
 agency: archive
@@ -54,7 +55,7 @@ valid_from: 2026-01-01T00:00:00+07:00
 delivery: {{webhook: '{url}'}}
 datasets:
   - dataset: civil.birth
-    fields: [register_number, province_code]
+    fields: [{fields}]
 """
 STOP_SECONDS = 2.0
 _RUN = (
@@ -87,8 +88,9 @@ class Trial:
         self.apply()
         self._made: dict[str, int] = {}
 
-    def write(self, name: str, url: str) -> None:
-        (self.files / f"archive.{name}.yaml").write_text(TEXT.format(name=name, number=uuid4().hex, url=url), encoding="utf-8")
+    def write(self, name: str, url: str, fields: str = "register_number, province_code") -> None:
+        text = TEXT.format(name=name, number=uuid4().hex, url=url, fields=fields)
+        (self.files / f"archive.{name}.yaml").write_text(text, encoding="utf-8")
 
     def apply(self) -> None:
         declaration.apply(self.settings)
@@ -308,7 +310,7 @@ def test_what_is_revoked_stops_at_once_and_a_new_address_gets_the_rest(running: 
     (running.files / "archive.revoked.yaml").unlink()
     running.write("moves", running.receivers["revoked"].url)
     running.apply()
-    ends.until("the end", lambda: len(stops(running)) == 2)
+    ends.until("the end", lambda: {"archive.revoked", "archive.moves"} <= stops(running).keys())
     assert stops(running)["archive.revoked"] - published(running, b"archive.revoked") < STOP_SECONDS
     assert stops(running)["archive.moves"] - published(running, b"archive.moves") < STOP_SECONDS
     sent = len(moves.requests)
@@ -316,6 +318,42 @@ def test_what_is_revoked_stops_at_once_and_a_new_address_gets_the_rest(running: 
     assert {event["source"] for event in ends.events()} == {"/agreements/archive.moves"}
     assert len(moves.requests) == sent
     assert isinstance(running.bus("show", "archive.revoked").exception, ConfigError)
+
+
+def test_what_waited_under_an_earlier_text_is_sent_as_far_as_todays_opens_it(running: Trial) -> None:
+    less = running.receivers["less"]
+    less.script = lambda _: "hang"
+    running.deliver("less", 10)
+    less.until("a request", lambda: bool(less.requests))
+    running.write("less", less.url, "province_code")
+    running.apply()
+    less.until("the end", lambda: "archive.less" in stops(running))
+    before, less.script = len(less.requests), lambda _: "200"
+    less.until("what waited", lambda: whole(less, 10))
+    assert all(event["data"]["row"] == {"province_code": "01"} for event in less.events())
+    later = less.requests[before:]
+    assert not [one for one in later if CANARY in one.body.decode()]
+    assert not {one.id for one in later} & {one.id for one in less.requests[:before]}, "other contents under the same id"
+
+
+def test_a_signed_revocation_ends_it_whatever_is_published_and_what_waited_says_nothing_under_a_new_text(running: Trial) -> None:
+    signed = running.receivers["signed"]
+    signed.script = lambda _: "hang"
+    running.deliver("signed", 10)
+    signed.until("a request", lambda: bool(signed.requests))
+    one = agreements.load(running.settings, DATASETS)["archive.signed"]
+    done = Statement(Act.REVOKE, one.id, one.grant_hash, "archive", 1_800_000_000_000, "", "the purpose has ended")
+    agreed.act(running.settings, one, done)
+    said = time.time()
+    signed.until("the end", lambda: "archive.signed" in stops(running))
+    assert stops(running)["archive.signed"] - said < STOP_SECONDS
+    before, signed.script = len(signed.requests), lambda _: "200"
+    running.write("signed", signed.url)
+    running.apply()
+    signed.until("what waited", lambda: whole(signed, 10))
+    assert {event["type"] for event in signed.events()} == {"vn.lienthong.civil.birth.withdrawn"}
+    assert {event["data"]["row"] for event in signed.events()} == {None}
+    assert not [one for one in signed.requests[before:] if CANARY in one.body.decode()]
 
 
 def test_its_user_reads_the_topics_of_its_agreements_and_no_others(trial: Trial) -> None:

@@ -13,10 +13,10 @@ from bus.delivery.feed import asked, cursor
 from bus.delivery.feed.answers import CHALLENGE, Refused, later, not_found
 from bus.delivery.feed.asked import Asked
 from bus.delivery.feed.cursor import Cursor
-from bus.delivery.feed.following import Following, Unknown
 from bus.delivery.feed.limits import Limits, TooMuch
 from bus.delivery.feed.reading import Reading
-from bus.delivery.feed.served import Feed, Served
+from bus.delivery.following import Following, Unknown
+from bus.delivery.served import Outlet, Served
 from bus.registry.users import Users
 
 MOST_QUERY_BYTES = 9_000
@@ -61,7 +61,7 @@ class Door:
         except Unknown:
             raise later("Which agreements are in force is not known at present: come again later", 2, 503) from None
 
-    def feed(self, agency: str, agreement: str) -> Feed:
+    def feed(self, agency: str, agreement: str) -> Outlet:
         """Raises Refused (404, 503)."""
         found = self.served().find(agency, agreement, self.now_ms())
         if found is None:
@@ -82,7 +82,7 @@ class Door:
         except asked.Wrong as error:
             raise Refused(400, str(error)) from None
 
-    async def begin(self, feed: Feed, wanted: Asked) -> Cursor:
+    async def begin(self, feed: Outlet, wanted: Asked) -> Cursor:
         """Where the reader stands. Raises Refused (400)."""
         lanes = [wanted.lane] if wanted.lane is not None else list(range(self.reading.lanes))
         if wanted.snapshot:
@@ -99,5 +99,5 @@ class Door:
             raise Refused(400, "The cursor is of other lanes than 'lane' says: leave 'lane' out, or begin without a cursor")
         return found
 
-    def text(self, feed: Feed, place: Cursor) -> str:
+    def text(self, feed: Outlet, place: Cursor) -> str:
         return cursor.encode(place, feed.agreement.id, self.secret)

@@ -14,10 +14,10 @@ import uvicorn
 from bus import access, telemetry
 from bus.avro import dataset
 from bus.config import ConfigError, Settings
+from bus.core.agreement import Way
 from bus.core.identity import SECRET_BYTES
-from bus.delivery.feed.deliveries import Deliveries
+from bus.delivery.deliveries import Deliveries
 from bus.delivery.feed.door import MOST_HEADER_BYTES, Door
-from bus.delivery.feed.following import Following
 from bus.delivery.feed.limits import Limits
 from bus.delivery.feed.reading import Reading
 from bus.delivery.feed.records import Records
@@ -25,6 +25,7 @@ from bus.delivery.feed.server import KEY, PROCESS
 from bus.delivery.feed.streams import SLOW_SECONDS
 from bus.delivery.feed.tails import Tails
 from bus.delivery.feed.web import MOST_READS, POLLS, READS, STREAMS, Web
+from bus.delivery.following import Following
 from bus.engine.client import Stop
 from bus.registry import log as registry
 from bus.registry.users import Users
@@ -50,7 +51,7 @@ async def serve(settings: Settings, stop: Stop) -> None:
     def changed() -> None:
         loop.call_soon_threadsafe(tails.wake)
 
-    following = Following(config, datasets, partial(keys.public, settings), changed)
+    following = Following(config, datasets, partial(keys.public, settings), Way.FEED, changed, telemetry.logger(PROCESS))
     reading = Reading(records, Deliveries(datasets, partial(registry.read, config)), settings.kafka.lanes)
     at_once = {STREAMS: feed.streams, POLLS: feed.polls, READS: MOST_READS}
     limits = Limits(feed.requests_per_second, at_once, time.monotonic)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from functools import partial
 
 from bus.core import topics
+from bus.delivery.deliveries import Deliveries, Unreadable
 from bus.delivery.feed import page
 from bus.delivery.feed.cursor import ANY, LIVE, Cursor, Place
-from bus.delivery.feed.deliveries import Deliveries
 from bus.delivery.feed.page import Gone, Last, Lost, Page
-from bus.delivery.feed.records import Batch, Bounds, Moved, Records, Unreadable
-from bus.delivery.feed.served import Feed
+from bus.delivery.feed.records import Batch, Bounds, Moved, Records
 from bus.delivery.feed.snapshots import Snapshots
+from bus.delivery.served import Outlet
 
 _TRIES = 3
 _SNAPSHOT_READ = 2_000
@@ -25,12 +25,12 @@ class Reading:
         self._records, self._deliveries, self.lanes = records, deliveries, lanes
         self._snapshots = Snapshots(records)
 
-    async def snapshot(self, feed: Feed, lanes: list[int]) -> Cursor:
+    async def snapshot(self, feed: Outlet, lanes: list[int]) -> Cursor:
         """The beginning of the state as it is now. Raises Unreadable."""
         bounds = await self._bounds(feed, lanes)
         return page.settle(Cursor({lane: Place(0, ANY, until=bounds[lane][1]) for lane in lanes}), bounds)
 
-    async def page(self, feed: Feed, cursor: Cursor, most: int) -> tuple[Page, bool]:
+    async def page(self, feed: Outlet, cursor: Cursor, most: int) -> tuple[Page, bool]:
         """At most `most` events, and whether there is more to read. Raises Gone, Unreadable, TooLarge."""
         for _ in range(_TRIES):
             try:
@@ -39,7 +39,7 @@ class Reading:
                 continue
         raise Unreadable("records are deleted faster than they can be read")
 
-    async def _page(self, feed: Feed, cursor: Cursor, most: int) -> tuple[Page, bool]:
+    async def _page(self, feed: Outlet, cursor: Cursor, most: int) -> tuple[Page, bool]:
         bounds = await self._bounds(feed, list(cursor.places))
         if lost := await self._lost(feed, cursor, bounds):
             raise Gone(lost)
@@ -55,7 +55,7 @@ class Reading:
             made = await self._make(feed, cursor, batch, bounds, most, None)
         return made, page.more(made.next, bounds)
 
-    async def _of_snapshot(self, feed: Feed, cursor: Cursor, bounds: Bounds, starts: dict[int, int], most: int) -> Page:
+    async def _of_snapshot(self, feed: Outlet, cursor: Cursor, bounds: Bounds, starts: dict[int, int], most: int) -> Page:
         """One lane at a time; a lane that is past its snapshot waits for the others."""
         topic = topics.agency(feed.agreement.id)
         lane = min(lane for lane, place in cursor.places.items() if place.until != LIVE and lane in starts)
@@ -69,11 +69,11 @@ class Reading:
         batch.ends = {lane: until} if whole else {}
         return await self._make(feed, cursor, batch, bounds, most, last)
 
-    async def _make(self, feed: Feed, cursor: Cursor, batch: Batch, bounds: Bounds, most: int, last: Last | None) -> Page:
+    async def _make(self, feed: Outlet, cursor: Cursor, batch: Batch, bounds: Bounds, most: int, last: Last | None) -> Page:
         decode = partial(self._deliveries.told, feed)
         return await self._records.work(page.make, cursor, batch, bounds, decode, most, last)
 
-    async def _lost(self, feed: Feed, cursor: Cursor, bounds: Bounds) -> list[Lost]:
+    async def _lost(self, feed: Outlet, cursor: Cursor, bounds: Bounds) -> list[Lost]:
         found = []
         for lane in page.overtaken(cursor, bounds):
             place, (low, end) = cursor.places[lane], bounds[lane]
@@ -86,11 +86,11 @@ class Reading:
             found += [lost] if lost else []
         return found
 
-    async def _bounds(self, feed: Feed, lanes: list[int]) -> dict[int, tuple[int, int]]:
+    async def _bounds(self, feed: Outlet, lanes: list[int]) -> dict[int, tuple[int, int]]:
         topic = topics.agency(feed.agreement.id)
         return {lane: at for (_, lane), at in (await self._records.bounds([(topic, lane) for lane in lanes])).items()}
 
 
-def _row(deliveries: Deliveries, feed: Feed, key: bytes, value: bytes) -> bytes:
+def _row(deliveries: Deliveries, feed: Outlet, key: bytes, value: bytes) -> bytes:
     found, _, _ = deliveries.decode(feed, value)
     return key + bytes(found["row_key"])

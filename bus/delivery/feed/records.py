@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # its own documented name
 
+from bus.delivery.deliveries import Unreadable
 from bus.engine import client, lanes
 
 READ_SECONDS = 5.0
@@ -44,10 +45,6 @@ _SETTINGS = {
 Made = TypeVar("Made")
 Item = tuple[int, bytes, bytes]
 """(offset, key, value)."""
-
-
-class Unreadable(Exception):
-    """Kafka does not give the records at present."""
 
 
 class Moved(Exception):

@@ -7,7 +7,8 @@ import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from bus.delivery.feed.records import Records, Unreadable
+from bus.delivery.deliveries import Unreadable
+from bus.delivery.feed.records import Records
 
 LOOK_SECONDS = 0.1
 _AGAIN_SECONDS = 1.0

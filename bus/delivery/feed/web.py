@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from bus import telemetry
 from bus.core import topics
+from bus.delivery.deliveries import Unreadable
 from bus.delivery.feed import answers, asked, streams
 from bus.delivery.feed.answers import Refused, gone, later
 from bus.delivery.feed.cursor import Cursor
@@ -27,10 +28,9 @@ from bus.delivery.feed.door import MOST_HEADER_BYTES, MOST_PATH_BYTES, MOST_QUER
 from bus.delivery.feed.limits import TooMuch
 from bus.delivery.feed.openapi import DOCUMENT
 from bus.delivery.feed.page import Gone, Page
-from bus.delivery.feed.records import Unreadable
-from bus.delivery.feed.served import Feed
 from bus.delivery.feed.snapshots import MOST_ROWS, TooLarge
 from bus.delivery.feed.tails import Tails
+from bus.delivery.served import Outlet
 from bus.engine import client
 from bus.subscription import words
 
@@ -141,7 +141,7 @@ class Web:
         events = [event for event, _ in page.events]
         return answers.page_answer(events, text, more=more, snapshot=page.next.snapshot, lost=page.lost)
 
-    async def _poll(self, request: Request, agency: str, page: Page, limit: int, seconds: float) -> tuple[Feed, Page, bool]:
+    async def _poll(self, request: Request, agency: str, page: Page, limit: int, seconds: float) -> tuple[Outlet, Page, bool]:
         name, more, deadline = request.path_params["id"], False, self._clock() + seconds
         while True:
             feed = self._door.feed(agency, name)
@@ -174,7 +174,7 @@ class Web:
 
         return streams.Stream(self._chunks(request.scope, agency, feed, page), ended)
 
-    async def _chunks(self, scope: Scope, agency: str, feed: Feed, page: Page) -> AsyncIterator[bytes]:
+    async def _chunks(self, scope: Scope, agency: str, feed: Outlet, page: Page) -> AsyncIterator[bytes]:
         """Until the agreement is not what it was, the asker is not who he was, or the process stops."""
         name, silent_since = feed.agreement.id, self._clock()
         yield streams.HEARTBEAT
@@ -205,14 +205,14 @@ class Web:
             detail = gone(error.lost) if isinstance(error, Gone) else later("The deliveries cannot be read", status=503)
             yield streams.named("end", json.dumps({"status": detail.status, "detail": detail.detail, **detail.more}))
 
-    def _require(self, scope: Scope, agency: str, feed: Feed) -> None:
+    def _require(self, scope: Scope, agency: str, feed: Outlet) -> None:
         """That this stream may go on, under the very text it began with. Raises Refused."""
         if self._door.agency(scope) != agency or self._door.feed(agency, feed.agreement.id) is not feed:
             raise answers.not_found()
 
     # -- reading -----------------------------------------------------------------------------------------------------------
 
-    async def _page(self, agency: str, name: str, place: Cursor, limit: int) -> tuple[Feed, Page, bool]:
+    async def _page(self, agency: str, name: str, place: Cursor, limit: int) -> tuple[Outlet, Page, bool]:
         """Made of the agreement as it is now that it is made, not as it was when it was asked for."""
         while True:
             feed = self._door.feed(agency, name)
@@ -220,7 +220,7 @@ class Web:
             if self._door.feed(agency, name) is feed:
                 return feed, page, more
 
-    async def _wait(self, feed: Feed, place: Cursor, seconds: float) -> bool:
+    async def _wait(self, feed: Outlet, place: Cursor, seconds: float) -> bool:
         """Whether something may be new."""
         come = {lane: one.offset for lane, one in place.places.items()}
         return await self._tails.wait(topics.agency(feed.agreement.id), come, seconds)

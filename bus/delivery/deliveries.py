@@ -11,10 +11,13 @@ from typing import Any
 from bus.avro import derive, frame
 from bus.avro.catalogue import Catalogue, CatalogueError, full_name
 from bus.avro.dataset import Dataset
-from bus.delivery.feed.entitled import Fields
-from bus.delivery.feed.records import Unreadable
-from bus.delivery.feed.served import Feed, fields
+from bus.delivery.entitled import Fields
+from bus.delivery.served import Outlet, fields
 from bus.ledger.decoding import Decode, compile_decoder
+
+
+class Unreadable(Exception):
+    """Deliveries cannot be read, at present or at all; the message says why, and quotes nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,7 @@ class Deliveries:
         self._names: dict[str, dict[str, str]] = {}
         self._lock = threading.Lock()
 
-    def decode(self, feed: Feed, value: bytes) -> tuple[dict[str, Any], str, Fields]:
+    def decode(self, feed: Outlet, value: bytes) -> tuple[dict[str, Any], str, Fields]:
         """(delivery, dataset, fields of its data). Raises Unreadable for what the engine did not write to this agreement."""
         try:
             kind = self._kind(frame.schema_id(value))
@@ -49,7 +52,7 @@ class Deliveries:
             raise Unreadable("a record of the topic is no delivery under its agreement")
         return found, dataset, kind.fields
 
-    def told(self, feed: Feed, value: bytes) -> tuple[Mapping[str, Any], str]:
+    def told(self, feed: Outlet, value: bytes) -> tuple[Mapping[str, Any], str]:
         """The delivery as the agency may see it now, and its dataset. Raises Unreadable."""
         found, dataset, written = self.decode(feed, value)
         return feed.entitlement.view(found, dataset, written), dataset

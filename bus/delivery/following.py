@@ -14,12 +14,12 @@ from typing import Any
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # its own documented name
 
-from bus import access, telemetry
+from bus import access
 from bus.avro.dataset import Dataset
 from bus.config import ConfigError
-from bus.core.agreement import Agreement
+from bus.core.agreement import Agreement, Way
 from bus.core.topics import AGREEMENTS, AGREEMENTS_INDEX, SIGNATURES
-from bus.delivery.feed.served import MOST_EARLIER, Served, served
+from bus.delivery.served import MOST_EARLIER, Served, served
 from bus.engine import agreements as agreement_files
 from bus.engine import client, lanes
 from bus.engine.agreement_log import Malformed, Reading
@@ -34,7 +34,7 @@ LOOK_SECONDS = 0.5
 RETRY_SECONDS = 1.0
 _POLL_SECONDS = 0.1
 _CLOSE_SECONDS = 5.0
-_GROUP = "feed-unused"
+_GROUP = "delivery-unused"
 """Required by the client, never joined; this user has no right to any group."""
 _TOPICS = (AGREEMENTS, SIGNATURES)
 NO_GROUP = (KafkaError.GROUP_AUTHORIZATION_FAILED,)
@@ -46,23 +46,28 @@ class Unknown(Exception):
 
 
 class Following:
-    """Runs from `start` to `close`. `keys`: the public keys of the parties of these agreements, as they are now."""
+    """Of the agreements delivered in this `way`, from `start` to `close`. `changed` is called in the thread.
+
+    `keys`: the public keys of the parties of these agreements, as they are now.
+    """
 
     def __init__(
         self,
         config: Mapping[str, Any],
         datasets: Mapping[str, Dataset],
         keys: Callable[[Collection[Agreement]], Keys],
+        way: Way,
         changed: Callable[[], None],
+        log: Any,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config, self._datasets, self._keys = dict(config), datasets, keys
-        self._changed, self._clock = changed, clock
+        self._way, self._changed, self._clock = way, changed, clock
         self._served: Served | None = None
         self._fresh_at = float("-inf")
         self._failed = ""
         self._closing = threading.Event()
-        self._log = telemetry.logger("feed")
+        self._log = log
         self._thread = threading.Thread(target=self._run, name="agreements", daemon=True)
 
     def start(self) -> None:
@@ -86,7 +91,7 @@ class Following:
                 self._follow()
             except Exception as error:  # whatever it was: the topics are read again, and meanwhile what is known grows old
                 known = isinstance(error, KafkaException | HumanNeeded | ConfigError)
-                self._fail(client.text(error) if known else f"a fault in the feed: {client.place(error)}; please report it")
+                self._fail(client.text(error) if known else f"a fault of ours: {client.place(error)}; please report it")
                 self._closing.wait(RETRY_SECONDS)
 
     def _fail(self, reason: str) -> None:
@@ -144,15 +149,15 @@ class Following:
                 return
             listed = read.listed
         try:
-            found = served(listed, read.earlier, list(read.said.values()), self._keys(listed.values()), self._datasets)
+            found = served(listed, read.earlier, list(read.said.values()), self._keys(listed.values()), self._datasets, self._way)
         except PlanError as error:
             self._log.error("agreements_refused", version=read.ends[AGREEMENTS], reason=str(error))
             found = Served(b"{}", {})  # served by schemas that this process does not know: nothing is
         read.listed = listed
         before = self._served
         if before is not None:  # who is served as before is the same object as before
-            kept = {name: old for name, old in before.feeds.items() if found.feeds.get(name) == old}
-            found = Served(found.index, {**found.feeds, **kept})
+            kept = {name: old for name, old in before.outlets.items() if found.outlets.get(name) == old}
+            found = Served(found.index, {**found.outlets, **kept})
         if found != before:
             self._served = found
             self._changed()

@@ -1,4 +1,4 @@
-"""Which agreements the feed serves, as values: what `bus.agreements` and `bus.signatures` say together."""
+"""Which agreements are delivered by webhook or by the feed, as values: what is published and what is signed together."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from bus.avro.dataset import Dataset, register_of
 from bus.core.agreement import Agreement, Way
-from bus.delivery.feed.entitled import Entitlement
+from bus.delivery.entitled import Entitlement
 from bus.engine import plan
 from bus.signatures import statement
 from bus.signatures.statement import Act, Keys, Signed, Standing, State
@@ -21,15 +21,15 @@ Texts = Mapping[bytes, Agreement]
 
 
 @dataclass(frozen=True, slots=True)
-class Feed:
-    """One agreement that is delivered by the feed, whether or not it may be read now."""
+class Outlet:
+    """One agreement that is delivered this way, whether or not anything of it may be told now."""
 
     agreement: Agreement
     standing: Standing
     entitlement: Entitlement
 
     def open(self, now_ms: int) -> bool:
-        """Whether its agency may read it: agreed on by both parties, and in force."""
+        """Whether its agency may be told: agreed on by both parties, and in force."""
         return self.standing.state is State.AGREED and self.agreement.in_force(now_ms)
 
     def state(self, now_ms: int) -> str:
@@ -43,18 +43,18 @@ class Feed:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """`index`: of everything published, by which agencies are known; `feeds`: by agreement."""
+    """`index`: of everything published, by which agencies are known; `outlets`: by agreement."""
 
     index: bytes
-    feeds: Mapping[str, Feed]
+    outlets: Mapping[str, Outlet]
 
-    def of(self, agency: str) -> list[Feed]:
-        return [feed for _, feed in sorted(self.feeds.items()) if feed.agreement.agency == agency]
+    def of(self, agency: str) -> list[Outlet]:
+        return [one for _, one in sorted(self.outlets.items()) if one.agreement.agency == agency]
 
-    def find(self, agency: str, agreement: str, now_ms: int) -> Feed | None:
+    def find(self, agency: str, agreement: str, now_ms: int) -> Outlet | None:
         """The agency's own, if it may read it now."""
-        feed = self.feeds.get(agreement)
-        return feed if feed and feed.agreement.agency == agency and feed.open(now_ms) else None
+        found = self.outlets.get(agreement)
+        return found if found and found.agreement.agency == agency and found.open(now_ms) else None
 
 
 def served(
@@ -63,21 +63,22 @@ def served(
     said: Collection[Signed],
     keys: Keys,
     datasets: Mapping[str, Dataset],
+    way: Way,
 ) -> Served:
     """Raises PlanError when an agreement does not fit the datasets."""
     by_id: dict[str, list[Signed]] = {}
     for signed in said:
         by_id.setdefault(signed.statement.agreement, []).append(signed)
-    feeds = {
-        name: _feed(one, earlier.get(name, {}), by_id.get(name, []), keys, datasets)
+    outlets = {
+        name: _outlet(one, earlier.get(name, {}), by_id.get(name, []), keys, datasets)
         for name, one in listed.items()
-        if one.delivery.way is Way.FEED
+        if one.delivery.way is way
     }
     index = {name: one.grant_hash.hex() for name, one in sorted(listed.items())}
-    return Served(json.dumps(index).encode(), feeds)
+    return Served(json.dumps(index).encode(), outlets)
 
 
-def _feed(one: Agreement, earlier: Texts, said: Collection[Signed], keys: Keys, datasets: Mapping[str, Dataset]) -> Feed:
+def _outlet(one: Agreement, earlier: Texts, said: Collection[Signed], keys: Keys, datasets: Mapping[str, Dataset]) -> Outlet:
     ended = {
         signed.statement.grant_hash
         for signed in said
@@ -87,7 +88,7 @@ def _feed(one: Agreement, earlier: Texts, said: Collection[Signed], keys: Keys, 
     }
     schemas = plan.delivery_schemas(datasets, register_of(dict(datasets)), one)
     forms = {grant.dataset: fields(schema) for grant, schema in zip(one.grants, schemas.values(), strict=True)}
-    return Feed(one, statement.standing(one, said, keys), Entitlement(one, earlier, frozenset(ended), forms))
+    return Outlet(one, statement.standing(one, said, keys), Entitlement(one, earlier, frozenset(ended), forms))
 
 
 def fields(schema: Mapping[str, Any]) -> dict[str, Any]:
