@@ -101,6 +101,10 @@ class Progress:
         """From this LSN on every change counts, whatever its row."""
         return max((s.lsn for segments in self.tables.values() for s in segments), default=0)
 
+    def between_transactions(self) -> bool:
+        """Whether no source transaction is published in part."""
+        return self.streamed is None or self.whole or (self.confirmed or 0) > self.streamed.lsn
+
     def settled(self) -> Progress:
         """Without segments that the stream has left behind: they cannot hold anything back any more. A held table's still do."""
         if self.streamed is None or self.streamed.lsn < self.floor():

@@ -90,9 +90,9 @@ class Session:
         streamed = self.events.streamed() or self.progress.streamed
         told = self.progress.confirmed or 0
         confirmed = told if self.progress.held else max(confirmed, told)
-        self.commit(replace(self.progress, streamed=streamed, confirmed=confirmed, whole=self._is_whole(streamed, inside)))
+        self.commit(replace(self.progress, streamed=streamed, confirmed=confirmed, whole=self.is_whole(streamed, inside)))
 
-    def _is_whole(self, streamed: Streamed | None, inside: bool) -> bool:
+    def is_whole(self, streamed: Streamed | None, inside: bool) -> bool:
         """Whether the stream has come to the end of the transaction of `streamed`, now or before."""
         before = self.progress
         if streamed is None or (streamed == before.streamed and before.whole):

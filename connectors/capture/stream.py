@@ -209,7 +209,9 @@ class Stream:
         self._boundary = max(self._boundary, pgoutput.message_lsn(b))
         s.log.debug("heartbeat", lsn=format_lsn(self._boundary))
         self._relations |= self._holding.reached(self._boundary)
-        if not s.events.events_since_commit and not s.progress.held and self._boundary > (s.progress.confirmed or 0):
+        moved = not s.progress.held and self._boundary > (s.progress.confirmed or 0)
+        ended = not s.progress.whole and s.is_whole(s.progress.streamed, False)
+        if not s.events.events_since_commit and (moved or ended):
             self._commit()
 
     def _apart(self, b: bytes, publish: Callable[[bytes], None]) -> None:

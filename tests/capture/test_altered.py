@@ -13,8 +13,10 @@ import psycopg
 import pytest
 
 from bus.config import ROOT
+from bus.core.failpoint import Point
 from connectors.capture import forget
 from connectors.capture.errors import Refusal
+from connectors.capture.progress import Progress, Segment, Streamed
 from tests.capture.conftest import MakeLab
 from tests.capture.lab import Lab, field, schema, wait
 from tests.capture.test_holding import AUTHOR, BOOK, RELEASED, SEVERAL, SQL, WIDEN, Life, Q, comes_to_rest, lab, released
@@ -248,4 +250,86 @@ def test_forgetting_asks_for_what_it_needs() -> None:
     command = [sys.executable, "-m", "connectors.capture.forget"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60, check=False, env=dict(os.environ))
     assert done.returncode == 2
-    assert "forget DOMAIN [TABLE]" in done.stderr
+    assert "forget DOMAIN [TABLE …]" in done.stderr
+
+
+@SEVERAL
+def test_a_table_is_not_forgotten_in_the_midst_of_a_transaction_of_others(lab: Lab) -> None:
+    """Its rows take no ordinals any more when the transaction is read again: those of the others would be taken for published."""
+    with lab.connect() as db:
+        with lab.capture(**Q) as capture:
+            capture.streaming()
+            add(db, "author", 1)
+            lab.wait_for_events(1)
+            capture.stop()
+        with db.transaction():
+            for number in range(2, 7):
+                add(db, "book", number)
+                add(db, "author", number)
+        for _ in range(3):  # a first commit may only say that a heartbeat of before has come
+            if len(lab.events()) == 1:
+                with lab.capture(batch_events=3, dies_at=f"{Point.CAPTURE_COMMITTED.value}:1", **Q) as capture:
+                    capture.dead()
+        assert [(e.table, e.row["id"]) for e in lab.events()] == [("author", 1), ("book", 2), ("author", 2), ("book", 3)]
+        with pytest.raises(Refusal, match="in the midst of a transaction"):
+            forget.forget(lab.settings, lab.domain, "book")
+        with lab.capture(batch_events=3, **Q) as capture:
+            capture.streaming()
+            lab.wait_for_events(11)
+            wait(lambda: lab.positions()[-1]["streamed"]["whole"])
+            capture.stop()
+        forget.forget(lab.settings, lab.domain, "book")
+        with lab.capture(**Q) as capture:
+            capture.streaming()
+            events = lab.wait_for_events(16)
+            capture.stop()
+    assert [e.row["id"] for e in events if e.table == "author"] == [1, 2, 3, 4, 5, 6]
+    assert [e.op for e in events if e.table == "book"] == [*"cccccrrrrr"]
+
+
+@SEVERAL
+def test_that_a_transaction_has_ended_is_on_record_while_a_table_is_held(lab: Lab) -> None:
+    """Though no event came after its last commit: otherwise the held table could never be forgotten."""
+    with lab.connect() as db, lab.capture(batch_events=3, **Q) as capture:
+        capture.streaming()
+        db.execute(WIDEN)
+        add(db, "book", 1)
+        capture.until("table_held")
+        with db.transaction():
+            add(db, "author", 1, 2, 3)
+            add(db, "book", 2)
+        lab.wait_for_events(3)
+        wait(lambda: lab.positions()[-1]["streamed"]["whole"])
+        capture.stop()
+    forget.forget(lab.settings, lab.domain, "book")
+
+
+READ = (Segment(None, 10),)
+
+
+def test_a_table_is_not_forgotten_while_events_wait_that_are_numbered_among_its_own() -> None:
+    """Of the others that are held. Forgotten together, or when they have been published, there is nothing that could be lost."""
+    known = Progress(1, 1, Streamed(30, 5, 4), 20, 0, dict.fromkeys(("author", "book", "shelf"), READ), whole=True)
+    known = known.hold("book", (31, 0), 31).hold("shelf", (32, 0), 32)
+    with pytest.raises(Refusal, match=r"held in civil, too: book, shelf\..*forget civil author book shelf"):
+        forget.without(known, "civil", ["author"])
+    with pytest.raises(Refusal, match=r"held in civil, too: shelf\..*forget civil book shelf"):
+        forget.without(known, "civil", ["book"])
+    both = forget.without(known, "civil", ["book", "shelf"])
+    assert (both.tables, both.held) == ({"author": READ}, {})
+    assert forget.without(known.release(["shelf"]), "civil", ["book"]).tables == {"author": READ, "shelf": READ}
+
+
+@pytest.mark.parametrize(
+    ("streamed", "whole", "confirmed", "may"),
+    [(None, False, 20, True), (30, True, 20, True), (30, False, 20, False), (30, False, 30, False), (30, False, 31, True)],
+)
+def test_a_table_is_forgotten_between_two_transactions_only(streamed: int | None, whole: bool, confirmed: int, may: bool) -> None:
+    """A record of a capture that did not write `whole` yet tells it by what the slot was told."""
+    at = Streamed(streamed, 5, 4) if streamed else None
+    known = Progress(1, 1, at, confirmed, 0, dict.fromkeys(("author", "book"), READ), whole=whole)
+    if may:
+        assert forget.without(known, "civil", ["book"]).tables == {"author": READ}
+    else:
+        with pytest.raises(Refusal, match="in the midst of a transaction"):
+            forget.without(known, "civil", ["book"])
