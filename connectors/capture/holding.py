@@ -112,6 +112,8 @@ class Holding(Generic[Captured]):
             return
         s, table, captured = self._s, relation.table, relation.captured
         events = s.events
+        if events.lsn < s.progress.first(table):
+            return  # of before its snapshot; it may not even be the same table
         held = s.progress.held.get(table)
         if held is None:  # in step until now
             if self._is_published(table, captured is not None):

@@ -171,14 +171,14 @@ class Opening:
         known = progress.from_json(record, secret) if record else None
         identity = wal.identify()
         source.check_identity(identity, known, domain)
-        tables, misfits = source.check_tables(db, self._bindings.values(), known.oids if known else {})
+        begun = (known or Progress(identity.system_id, identity.timeline)).only(self._bindings)
+        tables, misfits = source.check_tables(db, self._bindings.values(), begun.oids)
         source.check_publication(db, self._bindings.values(), misfits)
         registered = sink.read_schemas(config, domain, (b.dataset for b in self._bindings.values()), self._stopped)
         targets = {
             table: Target(b.dataset, registered[b.dataset.name].frame, identity.system_id, source.SCHEMA)
             for table, b in self._bindings.items()
         }
-        begun = (known or Progress(identity.system_id, identity.timeline)).only(self._bindings)
         session = Session(
             settings=settings,
             domain=domain,

@@ -97,6 +97,10 @@ class Progress:
         kept = segments[:-1] if segments and segments[-1].lsn == lsn else segments
         return replace(self, rows=self.rows + rows, tables={**self.tables, table: (*kept, Segment(upper, lsn))})
 
+    def first(self, table: str) -> int:
+        """What committed before this LSN is in the snapshot of the table, whatever it looked like then: it takes no ordinals."""
+        return min(s.lsn for s in self.tables[table])
+
     def floor(self) -> int:
         """From this LSN on every change counts, whatever its row."""
         return max((s.lsn for segments in self.tables.values() for s in segments), default=0)
@@ -106,11 +110,11 @@ class Progress:
         return self.streamed is None or self.whole or (self.confirmed or 0) > self.streamed.lsn
 
     def settled(self) -> Progress:
-        """Without segments that the stream has left behind: they cannot hold anything back any more. A held table's still do."""
-        if self.streamed is None or self.streamed.lsn < self.floor():
+        """Without segments that the stream has left behind: they cannot hold anything back any more. While a table is held they
+        do: the log is read again for its sake, and every table's rows have to count as they did."""
+        if self.held or self.streamed is None or self.streamed.lsn < self.floor():
             return self
-        merged = {t: (Segment(None, max(s.lsn for s in found)),) for t, found in self.tables.items() if t not in self.held}
-        return replace(self, tables={**self.tables, **merged})
+        return replace(self, tables={t: (Segment(None, max(s.lsn for s in found)),) for t, found in self.tables.items()})
 
     def hold(self, table: str, at: Place, row: int) -> Progress:
         """From here on nothing of the table is published. One that is held already keeps where that began."""
@@ -131,10 +135,11 @@ class Progress:
         return replace(self, held={t: h for t, h in self.held.items() if t not in tables})
 
     def only(self, tables: Collection[str]) -> Progress:
-        """Without tables that are no longer captured: should one come back, it is read anew."""
+        """Without tables that are no longer captured: should one come back, it is read anew. Where nothing was
+        read yet, another table of that name is as good."""
         kept = {t: s for t, s in self.tables.items() if t in tables}
         held = {t: h for t, h in self.held.items() if t in tables}
-        return replace(self, tables=kept, held=held, oids={t: oid for t, oid in self.oids.items() if t in tables})
+        return replace(self, tables=kept, held=held, oids={t: oid for t, oid in self.oids.items() if t in kept})
 
 
 def to_json(progress: Progress, secret: bytes, nonce: Nonce) -> bytes:

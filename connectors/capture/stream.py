@@ -344,8 +344,6 @@ class Stream:
             if not why:
                 captured, why = relations.described(s, table, relation)
         except Misfit as wrong:
-            if s.events.lsn < min(segment.lsn for segment in s.progress.tables[table]):
-                return  # as it was before its snapshot, which has those rows
             why = str(wrong)
         if captured is not None and not why and self._holding.in_step(table):
             self._relations[oid] = captured
