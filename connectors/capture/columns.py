@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +40,8 @@ class Field:
     name: str
     avro: Any
     nullable: bool
+    aliases: tuple[str, ...] = ()
+    """What it was called before, as far as no other field is called so now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +71,8 @@ class Column:
 
 def bind(dataset: Dataset) -> Binding:
     """Raises SchemaError for a field type that no column can have."""
-    fields = tuple(_field(dataset, f) for f in dataset.row["fields"])
-    names = [f.name for f in fields]
+    names = [f["name"] for f in dataset.row["fields"]]
+    fields = tuple(_field(dataset, f, names) for f in dataset.row["fields"])
     subject = dataset.people[0].pin if dataset.people else None
     binding = Binding(
         dataset,
@@ -88,14 +91,15 @@ def bind(dataset: Dataset) -> Binding:
     return binding
 
 
-def _field(dataset: Dataset, schema: Schema) -> Field:
+def _field(dataset: Dataset, schema: Schema, names: Collection[str]) -> Field:
     avro = schema["type"]
     nullable = isinstance(avro, list)
     if nullable:
         if len(avro) != 2 or avro[0] != "null":
             raise SchemaError(f"{dataset.name}: {schema['name']!r} has a union that is not ['null', T]")
         avro = avro[1]
-    return Field(schema["name"], _shape(avro), nullable)
+    aliases = tuple(name for name in schema.get("aliases", ()) if name not in names)
+    return Field(schema["name"], _shape(avro), nullable, aliases)
 
 
 def _shape(avro: Any) -> Any:
@@ -162,7 +166,12 @@ def reads(now: Binding, earlier: Binding) -> bool:
     """Whether rows under an earlier schema mean the same under the present one (Avro 1.12, schema resolution): nobody could use
     others."""
     had = {f.name: f for f in earlier.fields}
-    return all(_reads(field, had.get(field.name)) for field in now.fields)
+    return all(_reads(field, had.get(name_before(field, had))) for field in now.fields)
+
+
+def name_before(field: Field, had: Collection[str]) -> str:
+    """What the field is called among these names: as today, or where it is not there as its aliases say."""
+    return next((name for name in (field.name, *field.aliases) if name in had), field.name)
 
 
 def _reads(field: Field, had: Field | None) -> bool:

@@ -109,12 +109,15 @@ def _begin_counts(datasets: Iterable[str]) -> None:
 
 
 def _earlier(binding: columns.Binding, target: Target, system_id: int, registered: Registered) -> Iterator[Shape]:
-    """The table as earlier schemas have it, as far as they name what its rows are known by."""
+    """The table as earlier schemas have it, as far as they have what its rows are known by."""
     dataset = binding.dataset
-    needed = {*dataset.primary_key, *(role.pin for role in dataset.people[:1])}
     for frame, row in registered.earlier:
-        older = replace(dataset, row={**dataset.row, "fields": row["fields"]})
-        if needed <= set(older.fields):
+        had = {f["name"] for f in row["fields"]}
+        names = {f.name: columns.name_before(f, had) for f in binding.fields}
+        key = tuple(names[name] for name in dataset.primary_key)
+        people = tuple(replace(role, pin=names[role.pin]) for role in dataset.people[:1])
+        older = replace(dataset, row={**dataset.row, "fields": row["fields"]}, primary_key=key, people=people)
+        if {*key, *(role.pin for role in people)} <= had:
             with contextlib.suppress(SchemaError):  # no table was ever captured under it
                 bound = columns.bind(older)
                 sent = Target(older, frame, system_id, source.SCHEMA, target.counts)

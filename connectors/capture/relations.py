@@ -74,9 +74,10 @@ def _resolved(s: Session, column: pgoutput.RelationColumn) -> Column:
 
 
 def _misfit(s: Session, field: columns.Field, resolved: dict[str, Column], binding: Binding) -> str | None:
-    """A nullable column that the log does not have yet, but the table has now, was added later: null until then."""
+    """A nullable column that the log does not have yet, but the table has now, was added later: null until then. One that was
+    renamed was not."""
     found = resolved.get(field.name)
-    if found is None and field.nullable:
+    if found is None and field.nullable and columns.name_before(field, resolved) == field.name:
         tables, misfits = source.check_tables(s.db, [binding])
         table = tables.get(binding.dataset.table)
         return columns.misfit(field, table.columns.get(field.name)) if table else str(misfits[binding.dataset.table])
