@@ -109,8 +109,8 @@ class AgencyTopic:
             return None
         lane, offset, key = message.partition(), message.offset(), message.key() or b""
         try:
-            delivery, dataset = self._deliveries.told(self._outlet, message.value() or b"")
-            event = cloudevents.event(delivery, dataset, key, lane)
+            delivery, dataset, seen_key = self._deliveries.told(self._outlet, message.value() or b"", key, lane)
+            event = cloudevents.event(delivery, dataset, seen_key, lane)
             return Record(lane, offset, key, json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode())
         except (Unreadable, ValueError, KeyError, TypeError) as error:
             reason = str(error) if isinstance(error, Unreadable) else type(error).__name__
