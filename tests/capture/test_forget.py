@@ -1,4 +1,4 @@
-"""Tables that are read anew: what was published stays, nothing of other tables is lost, and nothing of before holds them again."""
+"""Tables that are read anew: what was published stays, nothing of other tables is lost, nothing of before holds them again."""
 
 from __future__ import annotations
 
