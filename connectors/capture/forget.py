@@ -47,8 +47,8 @@ def _record_without(settings: Settings, domain: str, tables: Collection[str]) ->
 
 def without(known: Progress | None, domain: str, tables: Collection[str]) -> Progress:
     """The database's position without these tables. Read again, their rows take no ordinals any more, so those of other events
-    in the same transactions are others: Raises Refusal where one of these transactions is still to be published from, and where
-    there is no such table."""
+    in the same transactions change, too. Raises Refusal where such a transaction is published in part, or other events in it wait
+    for a held table, and where there is no such table."""
     there = known.tables.keys() if known else set()
     if known is None or (missing := sorted(set(tables) - there)):
         names = " or ".join(map(repr, missing if known else tables))

@@ -135,8 +135,8 @@ class Progress:
         return replace(self, held={t: h for t, h in self.held.items() if t not in tables})
 
     def only(self, tables: Collection[str]) -> Progress:
-        """Without tables that are no longer captured: should one come back, it is read anew. Where nothing was
-        read yet, another table of that name is as good."""
+        """Without tables that are no longer captured: should one come back, it is read anew. Of one that was not
+        read yet no oid is kept: another table of that name is as good."""
         kept = {t: s for t, s in self.tables.items() if t in tables}
         held = {t: h for t, h in self.held.items() if t in tables}
         return replace(self, tables=kept, held=held, oids={t: oid for t, oid in self.oids.items() if t in kept})
