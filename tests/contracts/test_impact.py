@@ -22,7 +22,8 @@ from bus.contracts.impact import Effect, Verdict, World, impact
 from bus.core.agreement import Agreement, Grant, GrantedField
 from bus.engine import agreements
 from bus.engine.plan import delivery_schemas
-from tests.contracts.seeded import SEEDS, Seed, annotate
+from bus.engine.verification import Verification
+from tests.contracts.seeded import SEEDS, Seed, annotate, drop, rename
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +101,29 @@ def refused(found: dict[str, datasets.Dataset]) -> set[str]:
     return set()
 
 
+@pytest.mark.parametrize("edit", [drop("sex"), rename("sex", "gender"), drop("birth_date")], ids=["gone", "renamed", "date gone"])
+def test_what_the_register_no_longer_has_fails_just_the_datasets_that_cannot_be_verified_without(world: World, edit: Any) -> None:
+    """Whose plan the engine cannot make, whether or not an agreement asks for verdicts; the reason names the field."""
+    new = changed(world, "population.person", edit)
+    fails = {
+        (e.agreement, e.dataset): e.reason for e in impact(world, new) if e.verdict is Verdict.FAILS and "checked" in e.reason
+    }
+    unmade = {name for name, one in world.datasets.items() if not verifiable(one, new)}
+    assert unmade
+    assert fails.keys() == {(a.id, g.dataset) for a in world.agreements.values() for g in a.grants if g.dataset in unmade}
+    assert all("the register's '" in reason for reason in fails.values())
+    assert any(not g.verdicts and not g.share_verdict for a in world.agreements.values() for g in a.grants if g.dataset in unmade)
+
+
+def verifiable(one: datasets.Dataset, register: datasets.Dataset) -> bool:
+    nowhere: Any = None  # no code is made
+    checks = Verification(one, register, nowhere, nowhere, bytes(32), {})
+    try:
+        return all(checks.check(ours, theirs) for role in one.people for theirs, ours in role.match.items())
+    except KeyError:
+        return False
+
+
 ODD: tuple[Any, ...] = (
     *(None, -1, 1.5, True, "", "x", [], {}, [[]], ["null"], ["null", "null"], {"a": 1}, {"type": ["int", "string"]}),
     *({"type": "record"}, {"type": "enum", "name": "e", "symbols": ["a"]}, {"type": "fixed", "name": "f", "size": 3}),
@@ -137,7 +161,9 @@ def test_whatever_stands_in_a_proposed_schema_is_judged_or_refused_with_a_reason
         return
     effects = impact(world, new)
     assert effects
-    assert len(steps.plan(old.name, differences(old.row, row), effects, date(2030, 1, 1))) <= len(changes)
+    assert len(steps.plan(old.name, differences(old.row, row), effects, date(2030, 1, 1), {*old.fields, *new.fields})) <= len(
+        changes
+    )
 
 
 def test_a_new_source_field_never_appears_in_an_existing_agreement(world: World) -> None:

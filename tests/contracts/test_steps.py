@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import date
+from typing import Any
 
 import pytest
 
 from bus.contracts import steps
 from bus.contracts.difference import differences
 from bus.contracts.impact import Verdict, World, impact
-from tests.contracts.seeded import SEEDS, Seed, drop, rename, retype
+from tests.contracts.seeded import SEEDS, Edit, Seed, add, drop, rename, retype
 from tests.contracts.test_impact import changed, world
 
 __all__ = ["world"]
@@ -19,7 +21,7 @@ BIRTH = "civil.birth"
 
 def planned(world: World, dataset: str, edit: object) -> list[steps.Plan]:
     old, new = world.datasets[dataset], changed(world, dataset, edit)
-    return steps.plan(dataset, differences(old.row, new.row), impact(world, new), SUNSET)
+    return steps.plan(dataset, differences(old.row, new.row), impact(world, new), SUNSET, {*old.fields, *new.fields})
 
 
 def in_order(texts: list[str], *words: str) -> bool:
@@ -58,6 +60,33 @@ def in_order(texts: list[str], *words: str) -> bool:
 def test_the_old_ends_after_everybody_has_moved(world: World, edit: object, words: tuple[str, ...]) -> None:
     texts = [s.text for p in planned(world, BIRTH, edit) for s in p.steps]
     assert in_order(texts, *words), texts
+
+
+def both(first: Edit, second: Edit) -> Edit:
+    def edit(row: dict[str, Any]) -> None:
+        first(row)
+        second(row)
+
+    return edit
+
+
+@pytest.mark.parametrize(("avro", "words"), [("bytes", "as bytes"), ("string", "with the same type")])
+def test_a_new_name_with_a_new_type_is_planned_with_both(world: World, avro: str, words: str) -> None:
+    """One plan, and the column beside the old one has the type that was proposed."""
+    edit = both(rename("register_number", "number"), retype("number", avro))
+    plans = planned(world, BIRTH, edit)
+    assert [p.change.field for p in plans] == ["number"]
+    assert f"add a column number {words}" in plans[0].steps[0].text
+
+
+def test_a_column_beside_the_old_one_takes_no_name_that_there_is(world: World) -> None:
+    """Nor one that is being added, nor one that goes."""
+    wide = ["null", "long"]
+    edit = both(retype("mother_birth_year", wide), add("mother_birth_year_v3", "string"))
+    old = changed(world, BIRTH, add("mother_birth_year_v2", "string"))
+    there = replace(world, datasets={**world.datasets, BIRTH: old})
+    texts = [s.text for p in planned(there, BIRTH, edit) for s in p.steps]
+    assert any("add a column mother_birth_year_v4 as" in text for text in texts), texts
 
 
 @pytest.mark.parametrize("seed", SEEDS, ids=lambda s: f"{s.dataset}: {s.what}")
