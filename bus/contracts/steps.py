@@ -71,15 +71,17 @@ def _fresh(change: Change, types: Mapping[str, Any], columns: Collection[str]) -
 
 def _steps(dataset: str, change: Change, hurt: Sequence[Effect], sunset: date, fresh: tuple[str, str]) -> Iterator[Step]:
     agreements = sorted({e.agreement for e in hurt if e.agreement})
+    others = sorted({e.dataset for e in hurt if e.agreement and e.dataset != dataset})
     readers = any(not e.agreement for e in hurt)
     if change.what in _SILENT or (not hurt and change.what not in (What.ADDED, What.REMOVED, What.RENAMED)):
         yield _release(dataset, "nobody who reads it notices")
     elif change.what is What.ADDED:
         yield from _add(dataset, change)
     elif change.what is What.REMOVED:
-        yield from _retire(dataset, change.field, agreements, readers, sunset)
+        yield from _retire(dataset, change.field, agreements, others, readers, sunset)
     elif change.what in (What.RENAMED, *_FIELD_CHANGES):
-        yield from _replace(dataset, change, agreements, readers, sunset, fresh)
+        yield from _replace(dataset, change, agreements, sunset, fresh)
+        yield from _retire(dataset, _old(change), (), others, readers, sunset)
     elif change.what is What.PII:
         yield from _tag(dataset, change, agreements)
     else:
@@ -113,9 +115,17 @@ def _add(dataset: str, change: Change) -> Iterator[Step]:
     yield Step("receiving agencies", f"who needs {name} and may have it agrees on it: a line in an agreement of its own topic")
 
 
-def _retire(dataset: str, name: str, agreements: Sequence[str], readers: bool, sunset: date) -> Iterator[Step]:
+def _retire(
+    dataset: str, name: str, agreements: Sequence[str], others: Sequence[str], readers: bool, sunset: date
+) -> Iterator[Step]:  # fmt: skip
+    """`others`: datasets that are checked against this one, the register, or take something from it."""
     yield Step("owner", f"say in the doc of {name} that it ends on {sunset}, and tell its readers")
     yield from _move(agreements, f"without {name}", sunset)
+    if others:
+        words = (
+            f"where `match` in the schemas of {_listed(others)} has {name}, take it out: rows could not be verified without it"
+        )
+        yield Step("owners of what is checked", words)
     if readers:
         yield Step(
             "developers", f"processors and programs that read {name} of change.{dataset} or verified.{dataset} stop doing so"
@@ -124,16 +134,18 @@ def _retire(dataset: str, name: str, agreements: Sequence[str], readers: bool, s
     yield Step("owner", f"last, drop the column {name} from the table")
 
 
+def _old(change: Change) -> str:
+    return str(change.before) if change.what is What.RENAMED else change.field
+
+
 def _replace(
-    dataset: str, change: Change, agreements: Sequence[str], readers: bool, sunset: date, beside: tuple[str, str]
-) -> Iterator[Step]:
-    old = str(change.before) if change.what is What.RENAMED else change.field
-    fresh, words = beside
+    dataset: str, change: Change, agreements: Sequence[str], sunset: date, beside: tuple[str, str]
+) -> Iterator[Step]:  # fmt: skip
+    old, (fresh, words) = _old(change), beside
     yield Step("owner", f"leave {old} as it is; add a column {fresh} {words}, nullable, and fill both with every write")
     yield Step("owner", f"fill {fresh} of the rows that are there; each becomes an update event")
     yield _release(dataset, f"with {fresh} beside {old}, no agreement is touched")
     yield from _move(agreements, f"with {fresh} in the place of {old}", sunset)
-    yield from _retire(dataset, old, (), readers, sunset)
 
 
 def _move(agreements: Sequence[str], how: str, sunset: date) -> Iterator[Step]:

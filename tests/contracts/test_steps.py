@@ -62,6 +62,14 @@ def test_the_old_ends_after_everybody_has_moved(world: World, edit: object, word
     assert in_order(texts, *words), texts
 
 
+def test_what_is_checked_against_the_register_is_let_go_before_the_registers_field_goes(world: World) -> None:
+    texts = [s.text for p in planned(world, "population.person", drop("sex")) for s in p.steps]
+    assert in_order(texts, "tax.taxpayers-2", "`match` in the schemas of", "take sex out of the schema"), texts
+    (told,) = (text for text in texts if "`match`" in text)
+    assert "insurance.member" in told
+    assert "land.certificate" not in told, "which is not checked against it"
+
+
 def both(first: Edit, second: Edit) -> Edit:
     def edit(row: dict[str, Any]) -> None:
         first(row)
