@@ -188,6 +188,7 @@ EVENTS: dict[str, str] = {
     "webhook_awaited": "a webhook waits and it is tried again; `reason` says why",
     "webhook_given_up": "an event was refused in every attempt; it and what comes after it of that person wait for an operator",
     "webhook_gone": "a webhook has said 410: nothing more is sent there until an operator says so",
+    "webhook_lost": "deliveries of this lane were deleted before they were sent: nothing more is sent until an operator says so",
     "webhook_circuit_open": "a webhook refuses everything: one probe at a time by the schedule",
     "webhook_circuit_closed": "a webhook that has refused everything takes events again",
     "webhook_told": "an operator's word was heard",

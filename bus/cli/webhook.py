@@ -88,6 +88,8 @@ def secret(
     _agreement(settings, agreement)
     if rotate and retire:
         raise ConfigError("--rotate and --retire are two steps: the agency changes its key between them")
+    if hmac is not None:
+        signing.may_save(hmac)  # before a key is changed
     found = signing.keys(settings, agreement)
     if hmac is not None:
         found = signing.with_hmac(settings, agreement)

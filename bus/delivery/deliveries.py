@@ -38,7 +38,7 @@ class Deliveries:
         self._names: dict[str, dict[str, str]] = {}
         self._lock = threading.Lock()
 
-    def decode(self, feed: Outlet, value: bytes) -> tuple[dict[str, Any], str, Fields]:
+    def decode(self, outlet: Outlet, value: bytes) -> tuple[dict[str, Any], str, Fields]:
         """(delivery, dataset, fields of its data). Raises Unreadable for what the engine did not write to this agreement."""
         try:
             kind = self._kind(frame.schema_id(value))
@@ -47,15 +47,16 @@ class Deliveries:
             raise Unreadable("a record of the topic is no delivery") from None
         except CatalogueError as error:
             raise Unreadable(str(error)) from None
-        dataset = self._named(feed.agreement.id).get(kind.name)
-        if dataset is None or found["agreement"] != feed.agreement.id:
+        dataset = self._named(outlet.agreement.id).get(kind.name)
+        if dataset is None or found["agreement"] != outlet.agreement.id:
             raise Unreadable("a record of the topic is no delivery under its agreement")
         return found, dataset, kind.fields
 
-    def told(self, feed: Outlet, value: bytes) -> tuple[Mapping[str, Any], str]:
-        """The delivery as the agency may see it now, and its dataset. Raises Unreadable."""
-        found, dataset, written = self.decode(feed, value)
-        return feed.entitlement.view(found, dataset, written), dataset
+    def told(self, outlet: Outlet, value: bytes, key: bytes, lane: int) -> tuple[Mapping[str, Any], str, bytes]:
+        """The delivery as the agency may see it now, its dataset, and its key likewise. Raises Unreadable."""
+        found, dataset, written = self.decode(outlet, value)
+        seen, seen_key = outlet.entitlement.view(found, dataset, written, key, lane)
+        return seen, dataset, seen_key
 
     def _kind(self, schema_id: int) -> _Kind:
         found = self._kinds.get(schema_id)

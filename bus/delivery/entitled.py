@@ -1,14 +1,17 @@
 """What today's text of an agreement opens of a delivery that was made under an earlier one. The later decision counts.
 
-A delivery of today's text goes out as it is. Of an earlier one's only what today's text opens as well: fields that it grants in
-the same form, a verdict if it shares it. What it may not open, a row that its filter or its verdicts could leave out, or anything
-of a text that a party has rejected or revoked, is told as withdrawn: the number counts on, and nothing else is said.
+A delivery of today's text goes out as it is. Of an earlier one's only what both texts open: fields that they grant in the same
+form, a verdict if today's shares it. What today's text may not open, a row that its filter or its verdicts could leave out, or
+anything of a text that is not known any more or that a party has rejected or revoked, is told as withdrawn: the number counts on,
+and nothing else is said. Where the earlier text opened the PIN and today's does not, not even keys are told: they were the bus's
+own, by which agencies could join their people.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import Any
 
 from bus.core.agreement import Agreement, Grant, Mask
@@ -21,40 +24,48 @@ _GONE = (Op.DELETE.value, Op.WITHDRAWN.value)
 
 @dataclass(frozen=True, slots=True)
 class Entitlement:
-    """`earlier`: hash -> text, of those still known; `ended`: hashes that a party has taken back; `forms`: dataset -> today's."""
+    """`earlier`: hash -> text, of those still known; `ended`: hashes that a party has taken back; `forms`: dataset -> today's;
+    `pins`: dataset -> the subject's PIN, of those with people."""
 
     agreement: Agreement
     earlier: Mapping[bytes, Agreement]
     ended: Collection[bytes]
     forms: Mapping[str, Fields]
+    pins: Mapping[str, str] = field(default_factory=dict)
 
-    def view(self, delivery: Mapping[str, Any], dataset: str, written: Fields) -> Mapping[str, Any]:
-        """What may be told. `written`: the fields of the schema that the delivery was written with."""
+    def view(
+        self, delivery: Mapping[str, Any], dataset: str, written: Fields, key: bytes, lane: int
+    ) -> tuple[Mapping[str, Any], bytes]:
+        """What may be told, and the key. `written`: the fields of the schema that the delivery was written with."""
         if delivery["grant_hash"] == self.agreement.grant_hash:
-            return delivery
+            return delivery, key
         grant = _grant(self.agreement, dataset)
-        if grant is None or delivery["grant_hash"] in self.ended:
-            return _withdrawn(delivery)
-        shared = delivery["verdict"] if grant.share_verdict else None
-        if delivery["op"] in _GONE:
-            return {**delivery, "verdict": shared}
         old = self.earlier.get(delivery["grant_hash"])
         then = _grant(old, dataset) if old else None
+        if not self._clear(grant, dataset) and (then is None or self._clear(then, dataset)):
+            return _unlinked(_withdrawn(delivery), lane)
+        if grant is None or then is None or delivery["grant_hash"] in self.ended:
+            return _withdrawn(delivery), key
+        shared = delivery["verdict"] if grant.share_verdict else None
+        if delivery["op"] in _GONE:
+            return {**delivery, "verdict": shared}, key
         data = self._data(delivery["data"], grant, then, written)
         if not (_within(grant, then, data) and _judged(grant, then, delivery["verdict"])):
-            return _withdrawn(delivery)
-        return {**delivery, "verdict": shared, "data": data}
+            return _withdrawn(delivery), key
+        return {**delivery, "verdict": shared, "data": data}, key
 
-    def _data(self, data: Mapping[str, Any], grant: Grant, then: Grant | None, written: Fields) -> dict[str, Any]:
+    def _clear(self, grant: Grant | None, dataset: str) -> bool:
+        """Whether the subject's PIN is granted as it is, and keys and ids are therefore the bus's own."""
+        pin = self.pins.get(dataset)
+        return grant is not None and any(one.name == pin and one.mask == Mask.PLAIN for one in grant.fields)
+
+    def _data(self, data: Mapping[str, Any], grant: Grant, then: Grant, written: Fields) -> dict[str, Any]:
         forms = self.forms.get(grant.dataset, {})
-        now = _masks(grant)
-        before = None if then is None else _masks(then)
+        now, before = _masks(grant), _masks(then)
         return {
             name: value
             for name, value in data.items()
-            if name in now
-            and written.get(name) == forms.get(name)
-            and (now[name] == Mask.PLAIN or (before is not None and before.get(name) == now[name]))
+            if name in now and before.get(name) == now[name] and written.get(name) == forms.get(name)
         }
 
 
@@ -67,9 +78,9 @@ def _masks(grant: Grant) -> dict[str, Mask]:
     return {field.name.replace(".", "_"): field.mask for field in grant.fields}
 
 
-def _within(grant: Grant, then: Grant | None, data: Mapping[str, Any]) -> bool:
-    """Whether today's row filter holds for certain."""
-    before = dict(then.where) if then else {}
+def _within(grant: Grant, then: Grant, data: Mapping[str, Any]) -> bool:
+    """Whether today's row filter holds for certain. `data`: what both texts give in the same form."""
+    before = dict(then.where)
     plain = {name for name, mask in _masks(grant).items() if mask == Mask.PLAIN}
     for column, allowed in grant.where:
         asked = column in before and set(before[column]) <= set(allowed)
@@ -78,11 +89,11 @@ def _within(grant: Grant, then: Grant | None, data: Mapping[str, Any]) -> bool:
     return True
 
 
-def _judged(grant: Grant, then: Grant | None, verdict: str | None) -> bool:
+def _judged(grant: Grant, then: Grant, verdict: str | None) -> bool:
     """Whether today's verdicts let it through for certain."""
     if not grant.verdicts or verdict in grant.verdicts:
         return True
-    return then is not None and bool(then.verdicts) and set(then.verdicts) <= set(grant.verdicts)
+    return bool(then.verdicts) and set(then.verdicts) <= set(grant.verdicts)
 
 
 def _text(value: Any) -> str | None:
@@ -94,3 +105,10 @@ def _text(value: Any) -> str | None:
 
 def _withdrawn(delivery: Mapping[str, Any]) -> dict[str, Any]:
     return {**delivery, "op": Op.WITHDRAWN.value, "verdict": None, "data": None}
+
+
+def _unlinked(delivery: Mapping[str, Any], lane: int) -> tuple[dict[str, Any], bytes]:
+    """Constant over repeats, and of its place alone: it stands for nobody."""
+    place = f"{delivery['agreement']}/{lane}/{delivery['seq']}".encode()
+    stand_in = blake2b(place, digest_size=16).digest()
+    return {**delivery, "event_id": stand_in, "row_key": stand_in}, stand_in

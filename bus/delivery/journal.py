@@ -1,8 +1,8 @@
 """The topic `bus.webhooks`: where each endpoint stands, and what operators ask of it.
 
 Compacted, one partition. Key = agreement: its state in JSON (places, counts and times only), written by the process `webhooks`
-alone, always before something is sent and once more before it waits. Key = `ask/<agreement>`: an operator's last word, written
-by the administrator; a state says up to which one it has heard.
+alone, always before something is sent and once more before it waits. Key = `ask/<agreement>/<word>`: when an operator last said
+this word, written by the administrator; a state says up to which record it has heard.
 
 All writes go through one transactional id, so that a second process fences the first, which ends. A write that fails ends the
 process too: it begins anew from what the topic says.
@@ -42,21 +42,21 @@ class JournalLost(RuntimeError):
 
 @dataclass(slots=True)
 class Contents:
-    """`asks`: agreement -> (the record's offset, word)."""
+    """`asks`: agreement -> word -> offset of the record that says it."""
 
     states: dict[str, dict[str, Any]] = field(default_factory=dict)
-    asks: dict[str, tuple[int, str]] = field(default_factory=dict)
+    asks: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def take(self, offset: int, key: bytes | None, value: bytes | None) -> None:
         """What is neither a state nor a word is passed over: only the process and the administrator write here."""
         try:
             said = json.loads(value or b"null")
-            name = (key or b"").removeprefix(_ASK).decode("ascii")
+            name = (key or b"").removeprefix(_ASK).decode("ascii").partition("/")[0]
         except ValueError:
             return
         if (key or b"").startswith(_ASK):
             if isinstance(said, dict) and said.get("word") in WORDS:
-                self.asks[name] = (offset, said["word"])
+                self.asks.setdefault(name, {})[said["word"]] = offset
         elif isinstance(said, dict):
             self.states[name] = said
 
@@ -112,7 +112,7 @@ def ask(settings: Settings, agreement: str, word: Word, now_ms: int) -> None:
         if error is not None:
             refused.append(error.str())
 
-    producer.produce(WEBHOOKS, value, _ASK + agreement.encode(), partition=0, on_delivery=told)
+    producer.produce(WEBHOOKS, value, _ASK + f"{agreement}/{word}".encode(), partition=0, on_delivery=told)
     left = producer.flush(WRITE_SECONDS)
     if refused or left:
         raise ConfigError(f"{WEBHOOKS!r} did not take it: {refused[0] if refused else 'no answer in time'}; try again")

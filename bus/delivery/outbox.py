@@ -24,10 +24,12 @@ MAX_RUN_EVENTS = 50
 MAX_RUN_BYTES = 18_000
 """Of the events; with brackets and commas a body stays below the 20 kB that the specification advises."""
 MAX_WAITING = 1_000
+MOST_WAITING = 10_000
+"""A state of so many, each in a queue of its own, has 0.7 MB as JSON: below what a topic takes."""
 LONGEST_PAUSE_SECONDS = 86_400
 VERSION = 1
 GONE = "gone"
-UNREADABLE = "unreadable"
+LOST = "lost"
 
 Jitter = Callable[[], float]
 """0 to 1."""
@@ -279,6 +281,21 @@ def places(told: Mapping[str, Any]) -> dict[int, list[int]]:
     for queue in told["waiting"]:
         found.setdefault(queue["lane"], []).append(queue["offsets"][0])
     return {lane: sorted(offsets) for lane, offsets in found.items()}
+
+
+def kept(told: Mapping[str, Any], lows: Mapping[int, int]) -> dict[str, Any]:
+    """`told` without what was deleted: places before the first offset of their lane. What waited behind one is due."""
+
+    def there(lane: int, offsets: Sequence[int]) -> list[int]:
+        return [offset for offset in offsets if offset >= lows[lane]]
+
+    waiting = []
+    for queue in told["waiting"]:
+        if left := there(queue["lane"], queue["offsets"]):
+            first = left[0] == queue["offsets"][0]
+            waiting.append({**queue, "offsets": left} | ({} if first else {"attempts": 0, "due_ms": 0}))
+    runs = [[lane, left] for lane, offsets in told["runs"] if (left := there(lane, offsets))]
+    return {**told, "runs": runs, "waiting": waiting}
 
 
 def restored(told: Mapping[str, Any], keys: Mapping[tuple[int, int], bytes], max_waiting: int = MAX_WAITING) -> Outbox:

@@ -141,7 +141,8 @@ class Sender:
                 raise Cancelled from None
 
     async def _send(self, to: Target, headers: Mapping[str, str], body: bytes) -> Reply:
-        url = URL.build(scheme=to.scheme, host=to.host, port=to.port, path=to.path, query_string=to.query, encoded=True)
+        host = f"[{to.host}]" if ":" in to.host else to.host
+        url = URL.build(scheme=to.scheme, host=host, port=to.port, path=to.path, query_string=to.query, encoded=True)
         try:
             async with (
                 asyncio.timeout(self._timeout_seconds + _REPLY_SECONDS),

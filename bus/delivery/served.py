@@ -88,7 +88,8 @@ def _outlet(one: Agreement, earlier: Texts, said: Collection[Signed], keys: Keys
     }
     schemas = plan.delivery_schemas(datasets, register_of(dict(datasets)), one)
     forms = {grant.dataset: fields(schema) for grant, schema in zip(one.grants, schemas.values(), strict=True)}
-    return Outlet(one, statement.standing(one, said, keys), Entitlement(one, earlier, frozenset(ended), forms))
+    pins = {name: dataset.people[0].pin for name, dataset in datasets.items() if dataset.people}
+    return Outlet(one, statement.standing(one, said, keys), Entitlement(one, earlier, frozenset(ended), forms, pins))
 
 
 def fields(schema: Mapping[str, Any]) -> dict[str, Any]:

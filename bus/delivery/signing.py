@@ -100,6 +100,16 @@ def with_hmac(settings: Settings, agreement: str, random: Randomness = secrets.t
     return _replace(settings, agreement, (*there, Key(HMAC, random(SECRET_BYTES))))
 
 
+def may_save(place: Path) -> None:
+    """Raises ConfigError when a secret cannot be written there."""
+    if not place.name or place.is_dir():
+        raise ConfigError(f"{place} is a directory: name a file in it")
+    if place.exists():
+        raise ConfigError(f"{place} is there already: name another file")
+    if not place.parent.is_dir():
+        raise ConfigError(f"{place.parent} is no directory: make it first")
+
+
 def save(place: Path, text: str) -> None:
     """A secret that somebody takes to an agency. Raises ConfigError when the file is there already."""
     try:

@@ -60,6 +60,9 @@ def _state(agreement: Agreement, box: outbox.Outbox | None, rules: Rules, now_ms
         return "not sent", "the agreement's term has not begun, or is over"
     if box is None:
         return "nothing yet", ""
+    if box.stopped == outbox.LOST:
+        why = "deliveries were deleted before they were sent; `sequence` shows which: "
+        return "stopped", f"{why}`bus webhook resume {agreement.id}` goes on with the next that is there"
     if box.stopped:
         return "stopped", f"the webhook has said 410 (gone): `bus webhook resume {agreement.id}` goes on"
     if box.failures:

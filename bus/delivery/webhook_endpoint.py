@@ -71,15 +71,17 @@ def address_of(url: str) -> str:
 
 
 class Endpoint:
-    """`state`: what the topic says of it, None: nothing yet. `word`: an operator's last one."""
+    """`state`: what the topic says of it, None: nothing yet. `words`: an operator's last ones -> their places."""
 
-    def __init__(self, outlet: Outlet, parts: Parts, state: Mapping[str, Any] | None, word: tuple[int, str] | None) -> None:
+    def __init__(self, outlet: Outlet, parts: Parts, state: Mapping[str, Any] | None, words: Mapping[str, int]) -> None:
         self.outlet, self.agreement = outlet, outlet.agreement
         self._parts = parts
         self._told = dict(state or {})
         self._heard = int(self._told.get("heard", -1))
         self._last: dict[str, Any] = self._told.get("last", {})
-        self._word = word
+        self._seqs: dict[int, int] = {}
+        """Lane -> number of the last delivery that was taken in."""
+        self._words = dict(words)
         self._outbox = Outbox(max_waiting=parts.max_waiting)
         self._topic: AgencyTopic | None = None
         self._backlog: dict[int, deque[Record]] = {}
@@ -99,9 +101,9 @@ class Endpoint:
     def start(self) -> None:
         self._thread.start()
 
-    def say(self, word: tuple[int, str]) -> None:
-        if word != self._word:
-            self._word = word
+    def say(self, words: Mapping[str, int]) -> None:
+        if words != self._words:
+            self._words = dict(words)
             self._quick.set()
 
     def state(self) -> dict[str, Any]:
@@ -149,7 +151,8 @@ class Endpoint:
         if reason != self._reason:
             self._reason = reason
             self._parts.log.warning("webhook_awaited", agreement=self.agreement.id, reason=reason)
-        self._stop.wait(_AGAIN_SECONDS)
+        self._quick.wait(_AGAIN_SECONDS)
+        self._quick.clear()  # what an operator has said is kept, and heard in the next step
 
     def _begin(self) -> None:
         """From what the topic says. Whatever was read and not planned is read again."""
@@ -157,20 +160,34 @@ class Endpoint:
             self._topic.close()
         self._topic = found = self._parts.topic(self.outlet)
         self._backlog, self._bodies = {}, {}
-        told = self.state()
+        told, lows = self.state(), found.lows(found.lanes())
         if "next" in told:
-            keys = {
-                (lane, offset): record.key
-                for lane, offsets in outbox.places(told).items()
-                for offset, record in found.again(lane, offsets).items()
-            }
-            self._outbox = outbox.restored(told, keys, self._parts.max_waiting)
+            self._restore(found, told, lows)
         if told.get("address", "") != address_of(self.agreement.delivery.url):
             self._outbox.resume(self._now_ms())  # what another address has answered says nothing of this one
-        for lane in found.lanes():
-            self._outbox.nexts.setdefault(lane, 0)
+        for lane, low in lows.items():
+            self._outbox.nexts[lane] = max(self._outbox.nexts.get(lane, 0), low)
         found.begin(self._outbox.nexts)
         self._tell_metrics()
+
+    def _restore(self, found: AgencyTopic, told: Mapping[str, Any], lows: Mapping[int, int]) -> None:
+        left = outbox.kept(told, lows)
+        keys = {
+            (lane, offset): record.key
+            for lane, offsets in outbox.places(left).items()
+            for offset, record in found.again(lane, offsets, self._stop.is_set).items()
+        }
+        if self._stop.is_set():
+            raise Cancelled
+        self._outbox = outbox.restored(left, keys, self._parts.max_waiting)
+        self._seqs = {int(lane): seq for lane, seq in told.get("seqs", {}).items()}
+        for lane in sorted({lane for lane, offsets in outbox.places(told).items() if any(at < lows[lane] for at in offsets)}):
+            self._lost(lane)
+
+    def _lost(self, lane: int) -> None:
+        """Deliveries were deleted before they were sent. An operator has to know: nothing more is sent before he says so."""
+        self._outbox.stopped = outbox.LOST
+        self._parts.log.error("webhook_lost", agreement=self.agreement.id, lane=lane)
 
     def _now_ms(self) -> int:
         return int(self._parts.clock() * 1000)
@@ -197,13 +214,13 @@ class Endpoint:
 
     def _hear(self) -> None:
         self._quick.clear()
-        word = self._word
-        if word is None or word[0] <= self._heard:
-            return
-        self._heard = word[0]
-        (self._outbox.resume if word[1] == "resume" else self._outbox.retry)(self._now_ms())
-        self._parts.log.info("webhook_told", agreement=self.agreement.id, word=word[1])
-        self._write()
+        new = sorted((at, word) for word, at in self._words.items() if at > self._heard)
+        for at, word in new:
+            self._heard = at
+            (self._outbox.resume if word == "resume" else self._outbox.retry)(self._now_ms())
+            self._parts.log.info("webhook_told", agreement=self.agreement.id, word=word)
+        if new:
+            self._write()
 
     def _idle(self, until_ms: int | None) -> None:
         left = LOOK_SECONDS if until_ms is None else (until_ms - self._now_ms()) / 1000
@@ -227,8 +244,14 @@ class Endpoint:
             return False
         found = self._backlog.pop(lane)
         self._backlog[lane] = found  # the last in turn now
+        if found[0].seq != self._seqs.get(lane, found[0].seq - 1) + 1:
+            self._seqs[lane] = found[0].seq - 1
+            self._lost(lane)
+            self._write()
+            return True
         taken = self._outbox.take(lane, [Item(record.offset, record.key, len(record.event)) for record in found])
         records = [found.popleft() for _ in range(taken)]
+        self._seqs[lane] = records[-1].seq
         planned = {(run.lane, offset) for run in self._outbox.runs for offset in run.offsets()}
         self._bodies = {(r.lane, r.offset): r for r in records if (r.lane, r.offset) in planned}
         return True
@@ -236,7 +259,9 @@ class Endpoint:
     def _records(self, run: Run) -> list[Record]:
         assert self._topic is not None
         lacking = [offset for offset in run.offsets() if (run.lane, offset) not in self._bodies]
-        again = self._topic.again(run.lane, lacking) if lacking else {}
+        again = self._topic.again(run.lane, lacking, self._stop.is_set) if lacking else {}
+        if self._stop.is_set():
+            raise Cancelled
         return [again.get(offset) or self._bodies[run.lane, offset] for offset in run.offsets()]
 
     # -- sending -----------------------------------------------------------------------------------------------------------------
@@ -248,24 +273,28 @@ class Endpoint:
         if len(content) > BODY_BYTES and len(records) > 1:
             self._outbox.halve()
             return
+        try:
+            to, keys = self._parts.target(self.agreement.delivery.url), self._parts.keys(self.agreement.id)
+        except (Forbidden, ConfigError) as error:
+            self._not_allowed(str(error))
+            return
+        self._reason = ""
         self._write()
         failpoint.hit(Point.WEBHOOK_PLANNED)
-        reply = self._send(message_id(self._topic.name, records), content)
+        reply = self._send(to, keys, message_id(self._topic.name, records), content)
         failpoint.hit(Point.WEBHOOK_ANSWERED)
         self._became(action, reply)
 
-    def _send(self, identity: str, content: bytes) -> Reply:
-        name = self.agreement.id
+    def _not_allowed(self, reason: str) -> None:
+        """No fault of the receiver's, so no attempt: it is looked at again in a moment, and goes out as soon as it may."""
+        if self._last.get("code") != "not allowed":
+            self._last = {"code": "not allowed", "at_ms": self._now_ms()}
+        self._write()
+        self._awaits(reason)
+
+    def _send(self, to: Target, keys: tuple[Key, ...], identity: str, content: bytes) -> Reply:
         if self._stop.is_set():
             raise Cancelled
-        try:
-            to = self._parts.target(self.agreement.delivery.url)
-            keys = self._parts.keys(name)
-        except (Forbidden, ConfigError) as error:
-            if str(error) != self._reason:
-                self._reason = str(error)
-                self._parts.log.warning("webhook_awaited", agreement=name, reason=str(error))
-            return Reply(Outcome.UNREACHABLE, "not allowed")
         headers = signing.headers(keys, identity, int(self._parts.clock()), content)
         headers["Content-Type"] = cloudevents.BATCH_CONTENT_TYPE
         return self._parts.sender.send(to, headers, content, self._stop.is_set)
@@ -299,6 +328,7 @@ class Endpoint:
         told = self._outbox.told() | {
             "address": address_of(self.agreement.delivery.url),
             "heard": self._heard,
+            "seqs": {str(lane): seq for lane, seq in sorted(self._seqs.items())},
             "last": self._last,
         }
         if told != self._written:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,7 @@ _NEAR_OFFSETS = 200
 class Record:
     lane: int
     offset: int
+    seq: int
     key: bytes = field(repr=False)
     event: bytes = field(repr=False)
     """As JSON."""
@@ -63,6 +64,11 @@ class AgencyTopic:
             client.check(found.error)
         return sorted(found.partitions)
 
+    def lows(self, lanes: Iterable[int]) -> dict[int, int]:
+        """Lane -> offset of the first record that is there. Raises KafkaException."""
+        places = {lane: TopicPartition(self.name, lane) for lane in lanes}
+        return {lane: self._consumer.get_watermark_offsets(place, timeout=10)[0] for lane, place in places.items()}
+
     def begin(self, nexts: Mapping[int, int]) -> None:
         self._consumer.assign([TopicPartition(self.name, lane, offset) for lane, offset in nexts.items()])
 
@@ -72,20 +78,23 @@ class AgencyTopic:
         rest = self._consumer.consume(_MOST_RECORDS - 1, 0) if first is not None else []
         return [made for message in [first, *rest] if message is not None and (made := self._record(message))]
 
-    def again(self, lane: int, offsets: Iterable[int]) -> dict[int, Record]:
-        """These records of a lane. Raises Unreadable when one is not there (any more), KafkaException, client.HumanNeeded."""
+    def again(self, lane: int, offsets: Iterable[int], stopped: Callable[[], bool]) -> dict[int, Record]:
+        """These records of a lane; fewer once `stopped`.
+
+        Raises Unreadable when one is not there (any more), KafkaException, client.HumanNeeded.
+        """
         found: dict[int, Record] = {}
         for near in _near(sorted(offsets)):
-            found |= self._again(lane, near)
+            found |= self._again(lane, near, stopped)
         return found
 
-    def _again(self, lane: int, wanted: list[int]) -> dict[int, Record]:
+    def _again(self, lane: int, wanted: list[int], stopped: Callable[[], bool]) -> dict[int, Record]:
         found: dict[int, Record] = {}
         if self._other is None:
             self._other = Consumer(self._config)
         self._other.assign([TopicPartition(self.name, lane, wanted[0])])
         deadline = time.monotonic() + _AGAIN_SECONDS
-        while len(found) < len(wanted):
+        while len(found) < len(wanted) and not stopped():
             message = self._other.poll(_POLL_SECONDS)
             offset = -1 if message is None or message.error() is not None else message.offset() or 0
             if message is not None and message.error() is not None:
@@ -109,9 +118,10 @@ class AgencyTopic:
             return None
         lane, offset, key = message.partition(), message.offset(), message.key() or b""
         try:
-            delivery, dataset = self._deliveries.told(self._outlet, message.value() or b"")
-            event = cloudevents.event(delivery, dataset, key, lane)
-            return Record(lane, offset, key, json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode())
+            delivery, dataset, seen_key = self._deliveries.told(self._outlet, message.value() or b"", key, lane)
+            event = cloudevents.event(delivery, dataset, seen_key, lane)
+            content = json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode()
+            return Record(lane, offset, int(delivery["seq"]), key, content)
         except (Unreadable, ValueError, KeyError, TypeError) as error:
             reason = str(error) if isinstance(error, Unreadable) else type(error).__name__
             raise Unreadable(f"{self.name}, lane {lane}, offset {offset}: {reason}") from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -18,7 +19,7 @@ from bus import access, telemetry
 from bus.avro import dataset
 from bus.config import ConfigError, Settings
 from bus.core.agreement import Way
-from bus.delivery import journal, signing
+from bus.delivery import journal, outbox, signing
 from bus.delivery.deliveries import Deliveries
 from bus.delivery.following import Following, Unknown
 from bus.delivery.journal import PRINCIPAL, Contents, Journal
@@ -35,7 +36,8 @@ from bus.signatures.statement import State
 
 PROCESS = "webhooks"
 _TURN_SECONDS = 0.1
-_END_SECONDS = 10.0
+_END_SECONDS = 120.0
+"""Longer than a write of a state may take."""
 _CLOSE_SECONDS = 1.0
 
 
@@ -44,6 +46,8 @@ def rules(settings: Settings) -> Rules:
     hosts = frozenset(host.lower() for host in settings.webhooks.allowed_hosts)
     if wrong := sorted(host for host in hosts if not host or set(host) & set("/@*[] ")):
         raise ConfigError(f"webhooks.allowed_hosts: {wrong[0]!r} is no host: name each in full, without port and path")
+    if not 1 <= settings.webhooks.max_waiting_events <= outbox.MOST_WAITING:
+        raise ConfigError(f"webhooks.max_waiting_events: must be 1 to {outbox.MOST_WAITING:,}: a state is one record")
     embedded = not settings.kafka.bootstrap
     if here := sorted(hosts & LOOPBACK_HOSTS) if not embedded else []:
         raise ConfigError(
@@ -100,6 +104,9 @@ class Office:
         self._following = Following(config, datasets, keys, Way.WEBHOOK, self._news.set, log)
         self._served: Served | None = None
         self._endpoints: dict[str, Endpoint] = {}
+        self._leaving: dict[str, tuple[Endpoint, float]] = {}
+        """Told to stop, since when, and not at rest yet."""
+        self._wanted: Mapping[str, Outlet] = {}
         allowed, deliveries = rules(settings), Deliveries(datasets, partial(registry.read, config))
         self._parts = Parts(
             self._sender,
@@ -125,12 +132,16 @@ class Office:
         if served is not self._served:
             self._served = served
             outlets = served.outlets if served is not None else {}
-            self._bring({name: one for name, one in outlets.items() if one.standing.state is State.AGREED})
+            self._wanted = {name: one for name, one in outlets.items() if one.standing.state is State.AGREED}
+        self._bring()
         journal.follow(self._followed, self._states, 0.01)
-        for name, word in self._states.asks.items():
+        for name, words in self._states.asks.items():
             if name in self._endpoints:
-                self._endpoints[name].say(word)
-        return next((one.failed for one in self._endpoints.values() if one.failed), "")
+                self._endpoints[name].say(words)
+        late = time.monotonic() - _END_SECONDS
+        reasons = [f"the webhook of {name} does not come to rest" for name, (_, since) in self._leaving.items() if since < late]
+        everyone = [*self._endpoints.values(), *(one for one, _ in self._leaving.values())]
+        return next((one.failed for one in everyone if one.failed), next(iter(reasons), ""))
 
     def _known(self) -> Served | None:
         """None: which agreements are in force is not known at present, so nothing is sent."""
@@ -139,19 +150,22 @@ class Office:
         except Unknown:
             return None
 
-    def _bring(self, wanted: Mapping[str, Outlet]) -> None:
-        """What ended or reads otherwise stops first; it begins again once the old one has come to rest, for it may be writing."""
-        changed = [name for name, one in self._endpoints.items() if wanted.get(name) != one.outlet]
-        for name in changed:
-            self._endpoints[name].stop()
-        for name in changed:
-            old = self._endpoints.pop(name)
-            if not old.join(_END_SECONDS):
-                raise HumanNeeded(f"the webhook of {name} does not come to rest")
-            self._states.states[name] = old.state()
-        for name in wanted.keys() - self._endpoints.keys():
-            state, word = self._states.states.get(name), self._states.asks.get(name)
-            self._endpoints[name] = Endpoint(wanted[name], self._parts, state, word)
+    def _bring(self) -> None:
+        """What ended or reads otherwise stops at once; it begins again when the old one has come to rest, for it may be writing.
+
+        None waits for another: where one takes long to come to rest, all others go on.
+        """
+        for name, one in list(self._endpoints.items()):
+            if self._wanted.get(name) is not one.outlet:
+                one.stop()
+                self._leaving[name] = self._endpoints.pop(name), time.monotonic()
+        for name, (one, _) in list(self._leaving.items()):
+            if one.join(0):
+                self._states.states[name] = one.state()
+                del self._leaving[name]
+        for name in self._wanted.keys() - self._endpoints.keys() - self._leaving.keys():
+            state, words = self._states.states.get(name), self._states.asks.get(name, {})
+            self._endpoints[name] = Endpoint(self._wanted[name], self._parts, state, words)
             self._endpoints[name].start()
 
     def close(self) -> None:

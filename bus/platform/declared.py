@@ -21,8 +21,9 @@ _COMPACT = {"cleanup.policy": "compact", "max.message.bytes": str(MAX_MESSAGE_BY
 _STATE = _COMPACT | {"segment.bytes": "4194304", "min.cleanable.dirty.ratio": "0.1"}
 """Small records written in every transaction: small segments, so that a reader from the start has little to skip."""
 
-_AGREEMENTS = _COMPACT | {"min.compaction.lag.ms": str(30 * _DAY_MS)}
-"""The publication before the newest stays readable: a worker that starts while that one cannot be used takes it."""
+_AGREEMENTS = _COMPACT | {"min.compaction.lag.ms": str(3_650 * _DAY_MS)}
+"""Earlier texts stay readable: what was delivered under one is told by what it opened, and a worker that starts while the newest
+publication cannot be used takes the one before."""
 
 Resource = Literal["topic", "group", "transactional_id", "cluster"]
 Pattern = Literal["literal", "prefixed"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from bus.registry.answers import Refused
 from bus.registry.users import Viewer
 
 MOST_BODY_BYTES = 1_048_576
+_BODY_SECONDS = 10.0
 _ALL = ":*:"
 _DEFAULT_CONTEXT = ":.:"
 
@@ -102,11 +104,15 @@ def _number(request: Request, name: str) -> int | None:
 async def body(request: Request) -> Any:
     """The body as JSON, whatever content type the client gives it. Raises Refused."""
     parts, size = [], 0
-    async for part in request.stream():
-        size += len(part)
-        if size > MOST_BODY_BYTES:
-            raise Refused(413, 41301, f"The body is longer than {MOST_BODY_BYTES} bytes")
-        parts.append(part)
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            async for part in request.stream():
+                size += len(part)
+                if size > MOST_BODY_BYTES:
+                    raise Refused(413, 41301, f"The body is longer than {MOST_BODY_BYTES} bytes")
+                parts.append(part)
+    except TimeoutError:
+        raise Refused(408, 40801, f"The body did not come within {_BODY_SECONDS:g} seconds") from None
     whole = b"".join(parts) or b"{}"
     try:
         found = json.loads(whole)

@@ -9,6 +9,7 @@ import uvicorn
 from bus import telemetry
 from bus.config import Settings
 from bus.engine.client import Stop
+from bus.registry.connections import HttpTools
 from bus.registry.store import Store
 from bus.registry.users import Users
 from bus.registry.web import Web
@@ -25,7 +26,7 @@ async def serve(settings: Settings, port: int, store: Store, users: Users, stop:
     web = Web(store, users)
     server = uvicorn.Server(
         uvicorn.Config(
-            web, settings.registry.host, port, loop="none", http="httptools", ws="none", lifespan="off",
+            web, settings.registry.host, port, loop="none", http=HttpTools, ws="none", lifespan="off",
             log_config=None, access_log=False, server_header=False,
             limit_concurrency=_MOST_CONNECTIONS, timeout_keep_alive=_KEEP_ALIVE_SECONDS, timeout_graceful_shutdown=_CLOSE_SECONDS,
             ssl_certfile=settings.registry.tls_certificate or None, ssl_keyfile=settings.registry.tls_key or None,

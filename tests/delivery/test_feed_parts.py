@@ -133,8 +133,8 @@ def test_parameters_are_read_within_their_bounds_or_refused_without_being_quoted
 # -- pages
 
 
-def decode(value: bytes) -> tuple[dict[str, Any], str]:
-    return delivery(int(value)), "civil.birth"
+def decode(value: bytes, key: bytes, _: int) -> tuple[dict[str, Any], str, bytes]:
+    return delivery(int(value)), "civil.birth", key
 
 
 def delivery(seq: int, **more: Any) -> dict[str, Any]:
@@ -200,31 +200,62 @@ FORMS = {"x": "int", "p": ["null", "string"], "y": "string"}
 ROW = {"x": 7, "p": "79", "y": "abcd"}
 ALL = (GrantedField("x"), GrantedField("p"), GrantedField("y"))
 OLD = agreement(1, *ALL)
+KEY = b"\5" * 16
 
 
-def view(today: Agreement, *, known: bool = True, ended: bool = False, written: Any = None, **more: Any) -> Any:
-    earlier = {OLD.grant_hash: OLD} if known else {}
-    entitlement = Entitlement(today, earlier, {OLD.grant_hash} if ended else set(), {"civil.birth": FORMS})
-    return entitlement.view(delivery(1, data=dict(ROW)) | more, "civil.birth", written or FORMS)
+def view(today: Agreement, *, ended: bool = False, written: Any = None, **more: Any) -> Any:
+    earlier = {OLD.grant_hash: OLD}
+    return seen(today, earlier, ended, written, **more)[0]
+
+
+def seen(today: Agreement, earlier: dict[bytes, Agreement], ended: bool = False, written: Any = None, **more: Any) -> Any:
+    pins = {"civil.birth": "p"}
+    entitlement = Entitlement(today, earlier, {OLD.grant_hash} if ended else set(), {"civil.birth": FORMS}, pins)
+    return entitlement.view(delivery(1, data=dict(ROW)) | more, "civil.birth", written or FORMS, KEY, 3)
 
 
 def test_a_delivery_of_todays_text_goes_out_as_it_is() -> None:
     assert view(OLD) == delivery(1, data=ROW)
 
 
-@pytest.mark.parametrize("known", [True, False])
-def test_of_an_earlier_text_only_what_is_granted_now_in_the_same_form_goes_out(known: bool) -> None:
-    assert view(agreement(2, *ALL), known=known)["data"] == ROW
-    assert view(agreement(2, *ALL[:2]), known=known)["data"] == {"x": 7, "p": "79"}
-    assert view(agreement(2, ALL[0], GrantedField("y", Mask.LAST4)), known=known)["data"] == {"x": 7}
-    assert view(agreement(2, *ALL), known=known, written=FORMS | {"x": "long"})["data"] == {"p": "79", "y": "abcd"}
+def test_of_an_earlier_text_only_what_is_granted_now_in_the_same_form_goes_out() -> None:
+    assert view(agreement(2, *ALL))["data"] == ROW
+    assert view(agreement(2, *ALL[:2]))["data"] == {"x": 7, "p": "79"}
+    assert view(agreement(2, *ALL[:2], GrantedField("y", Mask.LAST4)))["data"] == {"x": 7, "p": "79"}
+    assert view(agreement(2, *ALL), written=FORMS | {"x": "long"})["data"] == {"p": "79", "y": "abcd"}
 
 
-@pytest.mark.parametrize("known", [True, False])
-def test_a_row_that_todays_filter_leaves_out_or_could_leave_out_is_withdrawn(known: bool) -> None:
-    assert view(agreement(2, *ALL, where=(("p", ("79",)),)), known=known)["data"] == ROW
+def test_what_was_masked_then_is_never_told_as_the_plain_value() -> None:
+    """Nor does it say that a row passes a filter: a band is not the number."""
+    masked = agreement(1, GrantedField("x", Mask.of("band10")), ALL[1], GrantedField("y", Mask.LAST4))
+    earlier = {masked.grant_hash: masked}
+    assert seen(agreement(2, *ALL), earlier)[0]["data"] == {"p": "79"}
+    told, _ = seen(agreement(2, *ALL, where=(("x", ("7",)),)), earlier)
+    assert (told["op"], told["data"]) == ("w", None)
+
+
+def test_of_a_text_that_is_not_known_any_more_nothing_goes_out() -> None:
+    told, key = seen(agreement(2, *ALL), {})
+    assert (told["op"], told["data"], told["seq"], key) == ("w", None, 1, KEY)
+
+
+def test_where_the_pin_was_open_and_is_no_more_not_even_keys_are_told() -> None:
+    """They were the bus's own, and the same for every agency that sees PINs."""
+    for earlier in ({OLD.grant_hash: OLD}, {}):
+        told, key = seen(agreement(2, ALL[0], GrantedField("p", Mask.PSEUDONYM)), earlier)
+        assert (told["op"], told["data"], told["seq"]) == ("w", None, 1)
+        assert not {told["event_id"], told["row_key"], key} & {delivery(1)["event_id"], delivery(1)["row_key"], KEY}
+        assert (told, key) == seen(agreement(2, ALL[0], GrantedField("p", Mask.PSEUDONYM)), earlier)
+        assert key != seen(agreement(2, ALL[0]), earlier, seq=2)[1]
+    hidden = agreement(1, ALL[0])
+    told, key = seen(agreement(2, ALL[0], ALL[2]), {hidden.grant_hash: hidden})
+    assert (told["op"], told["data"], key, told["row_key"]) == ("c", {"x": 7}, KEY, delivery(1)["row_key"])
+
+
+def test_a_row_that_todays_filter_leaves_out_or_could_leave_out_is_withdrawn() -> None:
+    assert view(agreement(2, *ALL, where=(("p", ("79",)),)))["data"] == ROW
     for where in ((("p", ("01",)),), (("hidden", ("1",)),)):
-        told = view(agreement(2, *ALL, where=where), known=known)
+        told = view(agreement(2, *ALL, where=where))
         assert (told["op"], told["data"], told["seq"]) == ("w", None, 1)
 
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -87,6 +88,7 @@ class Trial:
             self.write(name, one.url)
         self.apply()
         self._made: dict[str, int] = {}
+        self._seqs: Counter[tuple[str, int]] = Counter()
 
     def write(self, name: str, url: str, fields: str = "register_number, province_code") -> None:
         text = TEXT.format(name=name, number=uuid4().hex, url=url, fields=fields)
@@ -123,9 +125,11 @@ class Trial:
         producer.begin_transaction()
         for number in range(self._made.get(name, 0), self._made.get(name, 0) + count):
             person = number * 7 % people
+            self._seqs[name, person % LANES] += 1
+            seq = self._seqs[name, person % LANES]
             data = {"register_number": f"{CANARY} {number}", "province_code": "01"}
             value = {
-                "event_id": number.to_bytes(16, "big"), "seq": number + 1, "agreement": agreement.id, "op": "c", "verdict": None,
+                "event_id": number.to_bytes(16, "big"), "seq": seq, "agreement": agreement.id, "op": "c", "verdict": None,
                 "grant_hash": agreement.grant_hash, "ts_ms": 1_790_000_000_000, "row_key": bytes(16), "data": data,
             }  # fmt: skip
             out = io.BytesIO()

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from bus.delivery.feed.page import Lost
 
+SLOW_SECONDS = 10.0
+"""So long a reader may leave what was sent to him untaken."""
+_PIECE_BYTES = 65_536
 PROBLEM = "application/problem+json"
 JSON = "application/json"
 NO_STORE = {"cache-control": "no-store"}
@@ -52,8 +57,30 @@ def json_answer(content: Any) -> Response:
     return Response(json.dumps(content, ensure_ascii=False).encode(), 200, NO_STORE, JSON)
 
 
-def page_answer(events: list[str], next_cursor: str, *, more: bool, snapshot: bool, lost: list[Lost]) -> Response:
+class Pieces:
+    """An ASGI answer in JSON, sent piece by piece. Who does not take one in time is cut off; `ended` is called in any case."""
+
+    def __init__(self, content: bytes, ended: Callable[[], None], slow_seconds: float = SLOW_SECONDS) -> None:
+        self.content, self._ended, self._slow_seconds = content, ended, slow_seconds
+
+    async def __call__(self, _: Scope, __: Receive, send: Send) -> None:
+        length = str(len(self.content)).encode()
+        headers = [(b"content-type", JSON.encode()), (b"content-length", length), (b"cache-control", b"no-store")]
+        pieces = [self.content[at : at + _PIECE_BYTES] for at in range(0, len(self.content), _PIECE_BYTES)]
+        messages: list[dict[str, Any]] = [{"type": "http.response.start", "status": 200, "headers": headers}]
+        messages += [{"type": "http.response.body", "body": piece, "more_body": True} for piece in pieces]
+        try:
+            for message in [*messages, {"type": "http.response.body", "body": b"", "more_body": False}]:
+                async with asyncio.timeout(self._slow_seconds):
+                    await send(message)
+        except TimeoutError:
+            pass  # the server closes what was not sent to its end
+        finally:
+            self._ended()
+
+
+def page_content(events: list[str], next_cursor: str, *, more: bool, snapshot: bool, lost: list[Lost]) -> bytes:
     """`events`: JSON already."""
     rest = {"next": next_cursor, "more": more, "snapshot": snapshot, "lost": [one.told() for one in lost]}
     body = f'{{"events":[{",".join(events)}],{json.dumps(rest)[1:]}'
-    return Response(body.encode(), 200, NO_STORE, JSON)
+    return body.encode()

@@ -17,17 +17,18 @@ from bus.config import ConfigError, Settings
 from bus.core.agreement import Way
 from bus.core.identity import SECRET_BYTES
 from bus.delivery.deliveries import Deliveries
+from bus.delivery.feed.answers import SLOW_SECONDS
 from bus.delivery.feed.door import MOST_HEADER_BYTES, Door
 from bus.delivery.feed.limits import Limits
 from bus.delivery.feed.reading import Reading
 from bus.delivery.feed.records import Records
 from bus.delivery.feed.server import KEY, PROCESS
-from bus.delivery.feed.streams import SLOW_SECONDS
 from bus.delivery.feed.tails import Tails
 from bus.delivery.feed.web import MOST_READS, POLLS, READS, STREAMS, Web
 from bus.delivery.following import Following
 from bus.engine.client import Stop
 from bus.registry import log as registry
+from bus.registry.connections import H11
 from bus.registry.users import Users
 from bus.signatures import keys
 
@@ -73,7 +74,7 @@ async def _listen(settings: Settings, web: Web, stop: Stop) -> None:
     feed, port = settings.feed, urlsplit(access.feed_url(settings)).port or 0
     server = uvicorn.Server(
         uvicorn.Config(
-            web, loop="none", http="h11", ws="none", lifespan="off", h11_max_incomplete_event_size=MOST_HEADER_BYTES,
+            web, loop="none", http=H11, ws="none", lifespan="off", h11_max_incomplete_event_size=MOST_HEADER_BYTES,
             log_config=None, access_log=False, server_header=False, proxy_headers=False, limit_concurrency=MOST_CONNECTIONS,
             timeout_keep_alive=_KEEP_ALIVE_SECONDS, timeout_graceful_shutdown=_CLOSE_SECONDS,
             ssl_certfile=feed.tls_certificate or None, ssl_keyfile=feed.tls_key or None,

@@ -18,8 +18,8 @@ from bus.delivery.feed.records import Batch, Bounds
 MOST_BYTES = 4_194_304
 """Of the events in one answer, as JSON; the event that goes beyond it is still in it."""
 
-Told = tuple[Mapping[str, Any], str]
-"""A decoded delivery as its reader may see it, and its dataset."""
+Told = tuple[Mapping[str, Any], str, bytes]
+"""A decoded delivery as its reader may see it, its dataset, and the key as its reader may see that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def make(
     cursor: Cursor,
     batch: Batch,
     bounds: Bounds,
-    decode: Callable[[bytes], Told],
+    decode: Callable[[bytes, bytes, int], Told],
     most: int,
     last: Last | None = None,
     most_bytes: int = MOST_BYTES,
@@ -95,13 +95,13 @@ def make(
         place = page.next.places[lane]
         if place.until != LIVE and offset >= place.until:
             place = replace(place, until=LIVE)
-        delivery, dataset = decode(value)
+        delivery, dataset, seen_key = decode(value, key, lane)
         gap = missing(place, lane, delivery["seq"])
         if gap and place.seq != ANY:
             raise Gone([gap])
         if gap:
             page.lost.append(gap)
-        event = _event(delivery, dataset, key, lane, place, offset, last)
+        event = _event(delivery, dataset, seen_key, lane, place, offset, last)
         page.next = replace(page.next.at(lane, place.read(offset, delivery["seq"])), turn=lane + 1)
         if event is not None:
             page.events.append((event, page.next))

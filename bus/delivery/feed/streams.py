@@ -13,8 +13,8 @@ from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
-SLOW_SECONDS = 10.0
-"""So long a reader may leave what was sent to him untaken."""
+from bus.delivery.feed.answers import SLOW_SECONDS
+
 HEARTBEAT_SECONDS = 15.0
 HEARTBEAT = b": still here\n\n"
 _HEADERS = [

@@ -5,8 +5,10 @@ Each request is proved, counted against its agency's share, and only then looked
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import ExitStack, suppress
 from typing import Any
@@ -51,6 +53,8 @@ class Web:
         self._log = telemetry.logger("feed")
         self._requests = telemetry.counter("bus_feed_requests_total")
         self._told = telemetry.counter("bus_feed_events_total")
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        """One agency reads one page at a time, whatever it has under way: so all have their turns at the readers."""
         self.closing = False
         refusals: Any = {HTTPException: self._http_error, Refused: self._refused, Exception: self._failed}
         self._app = Starlette(routes=self._routes(), exception_handlers=refusals)
@@ -126,20 +130,23 @@ class Web:
         ]
         return answers.json_answer({"agreements": listed})
 
-    async def _events(self, request: Request, agency: str) -> Response:
+    async def _events(self, request: Request, agency: str) -> ASGIApp:
         name = request.path_params["id"]
         feed = self._door.feed(agency, name)
         wanted = self._door.asked(request.query_params.multi_items(), asked.PAGE)
-        with self._door.limits.holding(agency, READS):
+        with ExitStack() as held:
+            held.enter_context(self._door.limits.holding(agency, READS))
             place = await self._door.begin(feed, wanted)
             feed, page, more = await self._page(agency, name, place, wanted.limit)
-        if not page.events and not page.lost and not more and wanted.wait_seconds:
-            with self._door.limits.holding(agency, POLLS):
+            if not page.events and not page.lost and not more and wanted.wait_seconds:
+                held.close()
+                held.enter_context(self._door.limits.holding(agency, POLLS))
                 feed, page, more = await self._poll(request, agency, page, wanted.limit, wanted.wait_seconds)
-        self._told.labels(agreement=feed.agreement.id).inc(len(page.events))
-        text = self._door.text(feed, page.next)
-        events = [event for event, _ in page.events]
-        return answers.page_answer(events, text, more=more, snapshot=page.next.snapshot, lost=page.lost)
+            self._told.labels(agreement=feed.agreement.id).inc(len(page.events))
+            text = self._door.text(feed, page.next)
+            events = [event for event, _ in page.events]
+            content = answers.page_content(events, text, more=more, snapshot=page.next.snapshot, lost=page.lost)
+            return answers.Pieces(content, held.pop_all().close)
 
     async def _poll(self, request: Request, agency: str, page: Page, limit: int, seconds: float) -> tuple[Outlet, Page, bool]:
         name, more, deadline = request.path_params["id"], False, self._clock() + seconds
@@ -215,8 +222,9 @@ class Web:
     async def _page(self, agency: str, name: str, place: Cursor, limit: int) -> tuple[Outlet, Page, bool]:
         """Made of the agreement as it is now that it is made, not as it was when it was asked for."""
         while True:
-            feed = self._door.feed(agency, name)
-            page, more = await self._door.reading.page(feed, place, limit)
+            async with self._turns[agency]:
+                feed = self._door.feed(agency, name)
+                page, more = await self._door.reading.page(feed, place, limit)
             if self._door.feed(agency, name) is feed:
                 return feed, page, more
 
