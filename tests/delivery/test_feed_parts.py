@@ -308,7 +308,9 @@ def test_a_reader_who_takes_nothing_is_cut_off_and_nothing_is_read_ahead_for_him
 
 @pytest.mark.parametrize("taken", [0, 1, 3, None])
 def test_an_answer_is_sent_in_pieces_and_its_place_is_given_back_when_it_is_taken_or_nobody_takes_it(taken: int | None) -> None:
-    content, got, ended = bytes(range(256)) * 1_000, [], []
+    content = bytes(range(256)) * 1_000
+    got: list[Any] = []
+    ended: list[int] = []
 
     async def send(message: Any) -> None:
         if taken is not None and len(got) >= taken:
