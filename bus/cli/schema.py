@@ -123,7 +123,8 @@ def evolve(
     if not plan:
         raise typer.BadParameter("say --plan: this command plans, people carry it out")
     old, proposed, effects = _effects(frame.settings(context), new, dataset)
-    made = steps.plan(old.name, differences(old.row, proposed.row), effects, _day(sunset))
+    columns = {*old.fields, *proposed.fields}
+    made = steps.plan(old.name, differences(old.row, proposed.row), effects, _day(sunset), columns)
     if json:
         listed = [{"change": str(p.change), "steps": [{"who": s.who, "text": s.text} for s in p.steps]} for p in made]
         frame.as_json(listed)

@@ -31,6 +31,18 @@ def up(
     start(frame.settings(context), foreground=foreground)
 
 
+def _check_listeners(settings: Settings) -> None:
+    """What would end a process as soon as it starts, said before. Raises ConfigError."""
+    from bus.registry.server import require_tls
+
+    for name, one in (("registry", settings.registry), ("feed", settings.feed)):
+        require_tls(name, one.host, one.tls_certificate, one.tls_key)
+    if settings.webhooks.allowed_hosts:
+        from bus.delivery import webhooks
+
+        webhooks.check(settings)
+
+
 def start(settings: Settings, *, foreground: bool = False) -> None:
     """Returns when the bus is up; in the foreground, when it was stopped.
 
@@ -48,6 +60,7 @@ def start(settings: Settings, *, foreground: bool = False) -> None:
             raise ConfigError(changed)
         return
     declaration.Files.read(settings)
+    _check_listeners(settings)
     if not settings.kafka.bootstrap:
         jars.fetch()  # here, where a person sees the progress
     if foreground:

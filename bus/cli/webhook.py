@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True)
 PRINCIPAL = "operator"
 NOT_WELL = 1
+_ANSWER_SECONDS = 10.0
 _JSON = Annotated[bool, typer.Option("--json", help="One JSON document")]
 _AGREEMENT = Annotated[str, typer.Argument(help="Such as tax.taxpayers")]
 
@@ -36,9 +38,9 @@ def listed(context: typer.Context, json: _JSON = False) -> None:
     if not found:
         frame.talk("No agreement in force has `delivery: {webhook: …}`.")
         return
-    table = Table("agreement", "state", "waiting", "given up", "next attempt", "last code")
+    table = Table("agreement", "state", "unread", "waiting", "given up", "next attempt", "last code")
     for one in found:
-        numbers = (str(one["waiting"]), str(one["given_up"]))
+        numbers = (str(one["unread"]), str(one["waiting"]), str(one["given_up"]))
         table.add_row(one["agreement"], one["state"], *numbers, one["next_attempt"] or "-", one["last_code"] or "-")
     frame.out().print(table)
     for one in found:
@@ -157,7 +159,7 @@ def _ask(settings: Settings, agreement: str, word: Any) -> None:
 
     _agreement(settings, agreement)
     journal.ask(settings, agreement, word, int(time.time() * 1000))
-    frame.talk(f"{agreement}: the process `webhooks` will do so as soon as it reads it (`bus webhook show {agreement}`)")
+    frame.talk(f"{agreement}: asked for; the process `webhooks` does it within seconds, see `bus webhook show {agreement}`")
 
 
 def _in_force(settings: Settings) -> dict[str, Agreement]:
@@ -186,4 +188,27 @@ def _standings(settings: Settings) -> list[dict[str, Any]]:
 
     states = journal.read(access.confluent(settings, PRINCIPAL) | {"log_level": 0}, PRINCIPAL).states
     allowed, now_ms = webhooks.rules(settings), int(time.time() * 1000)
-    return [standing(one, states.get(name), allowed, now_ms) for name, one in _in_force(settings).items()]
+    listed = _in_force(settings)
+    ends = _ends(settings, listed)
+    return [standing(one, states.get(name), allowed, now_ms, ends[name]) for name, one in listed.items()]
+
+
+def _ends(settings: Settings, listed: Mapping[str, Agreement]) -> dict[str, dict[int, int]]:
+    """Agreement -> lane -> end of its topic."""
+    from confluent_kafka import IsolationLevel, KafkaException
+    from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # its own documented name
+
+    from bus import access
+    from bus.config import ConfigError
+    from bus.core import topics
+    from bus.engine import client, lanes
+
+    admin = AdminClient(access.confluent(settings, PRINCIPAL) | {"logger": client.QUIET, "error_cb": client.ignore})
+    latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    try:
+        there = admin.list_topics(timeout=_ANSWER_SECONDS).topics
+        places = [(topic, lane) for topic in map(topics.agency, listed) if topic in there for lane in there[topic].partitions]
+        found = lanes.offsets(admin, places, latest, IsolationLevel.READ_COMMITTED)
+    except KafkaException as error:
+        raise ConfigError(f"where the agencies' topics end cannot be seen: {client.text(error)}") from error
+    return {name: {lane: end for (topic, lane), end in found.items() if topic == topics.agency(name)} for name in listed}

@@ -7,7 +7,7 @@ here. What a change of a dataset would break without anybody having agreed to it
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +47,20 @@ def levels(subjects: Iterable[str]) -> dict[str, str]:
     return {name: Level.FULL_TRANSITIVE.value for name in subjects if name.startswith(topics.agency(""))}
 
 
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """One field that either of a new delivered schema and an earlier version cannot read of the other."""
+
+    version: int
+    field: str
+    direction: Direction
+    message: str
+
+    @property
+    def place(self) -> tuple[int, str, Direction]:
+        return self.version, self.field, self.direction
+
+
 _REMEDY = (
     "Put the old schema back; `bus schema evolve --plan` says how to make the change: the new field beside the old one, and "
     "agreements of a new name, with a topic of their own, for those who want it"
@@ -73,34 +87,39 @@ def require(delivered: list[Delivered], found: Catalogue) -> None:
 
 def _broken(one: Delivered, found: Catalogue) -> Iterator[Broken]:
     versions = {e.version: json.loads(e.schema) for e in found.versions(one.subject)}
-    if not versions:
-        return
-    latest = versions[max(versions)]
-    parsed = {v: parse(s) for v, s in versions.items()}
-    known = set(_fields(latest, parsed[max(versions)], {v: p for v, p in parsed.items() if v != max(versions)}, versions))
-    for version, field, direction in _fields(one.schema, parse(one.schema), parsed, versions):
-        if (version, field, direction) in known or field in _own(one, versions[version]):
-            continue
-        consumers = f"consumers of its version {version}" if direction is Direction.FORWARD else "new consumers"
-        what = "what would be delivered" if direction is Direction.FORWARD else f"what was delivered under version {version}"
-        yield Broken(one.agreement, one.grant.dataset, field, f"{consumers} could not read {what}")
-
-
-def _fields(
-    schema: Any, new: Parsed, earlier: Mapping[int, Parsed], versions: Mapping[int, Any]
-) -> Iterator[tuple[int, str, Direction]]:
-    """(version, field, direction) of every problem."""
-    for problem in check(Level.FULL_TRANSITIVE, new, earlier):
-        reader = versions[problem.version] if problem.direction is Direction.FORWARD else schema
-        yield problem.version, field_at(reader, problem.location), problem.direction
-
-
-def _own(one: Delivered, earlier: Any) -> set[str]:
-    """Delivered fields that the agreement's own text has added, taken away or masked otherwise."""
-    now, then = _data(one.schema), _data(earlier)
     masks = {f.name: f.mask for f in one.before.fields} if one.before else {}
     masked = {f.name.replace(".", "_") for f in one.grant.fields if masks.get(f.name, f.mask) != f.mask}
-    return (now ^ then) | masked
+    for problem in judged(one.schema, versions, masked)[0]:
+        forward, version = problem.direction is Direction.FORWARD, problem.version
+        consumers = f"consumers of its version {version}" if forward else "new consumers"
+        what = "what would be delivered" if forward else f"what was delivered under version {version}"
+        yield Broken(one.agreement, one.grant.dataset, problem.field, f"{consumers} could not read {what}")
+
+
+def judged(schema: Any, versions: Mapping[int, Any], masked: Set[str] = frozenset()) -> tuple[list[Unread], list[Unread]]:
+    """What a delivered schema and its subject's earlier versions cannot read of each other: first what nobody has agreed to, then
+    what is no concern of a dataset's change, for the newest version has it already, or the agreement's own text has made it.
+
+    `versions`: version -> schema. `masked`: delivered fields that the text masks otherwise now.
+    """
+    if not versions:
+        return [], []
+    parsed = {version: parse(one) for version, one in versions.items()}
+    newest = max(versions)
+    earlier = {version: one for version, one in parsed.items() if version != newest}
+    known = {u.place for u in _unread(versions[newest], parsed[newest], earlier, versions)}
+    unagreed: list[Unread] = []
+    agreed: list[Unread] = []
+    for one in _unread(schema, parse(schema), parsed, versions):
+        own = one.field in _data(schema) ^ _data(versions[one.version]) | masked
+        (agreed if own or one.place in known else unagreed).append(one)
+    return unagreed, agreed
+
+
+def _unread(schema: Any, new: Parsed, earlier: Mapping[int, Parsed], versions: Mapping[int, Any]) -> Iterator[Unread]:
+    for problem in check(Level.FULL_TRANSITIVE, new, earlier):
+        reader = versions[problem.version] if problem.direction is Direction.FORWARD else schema
+        yield Unread(problem.version, field_at(reader, problem.location), problem.direction, problem.message)
 
 
 def _data(schema: Any) -> set[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import fastavro
@@ -20,6 +20,10 @@ class Evidence:
 
     words: str
     values: Sequence[tuple[Any, Sequence[bytes]]] = field(repr=False)
+
+    def without(self, schemas: Sequence[Any]) -> Evidence:
+        """But for the values of these schemas."""
+        return replace(self, values=[(schema, values) for schema, values in self.values if schema not in schemas])
 
     def unreadable(self, reader: Any, through: Any = None) -> str:
         """Why `reader` cannot read some of them; '' when it reads all. Never quotes a value.

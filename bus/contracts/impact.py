@@ -10,7 +10,7 @@ An agreement's delivered schema evolves under FULL_TRANSITIVE: old consumers rea
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
@@ -19,8 +19,8 @@ from bus.avro import derive
 from bus.avro.catalogue import record_subject, value_subject
 from bus.avro.dataset import Dataset, Schema
 from bus.avro.projection import REGISTER, GrantError, Projection, compile_grant
-from bus.contracts import evidence
-from bus.contracts.compatibility import Direction, Level, check, field_at, parse, reads
+from bus.contracts import delivered, evidence
+from bus.contracts.compatibility import Direction, field_at, parse, reads
 from bus.contracts.difference import What, differences, split, type_words
 from bus.contracts.evidence import Evidence
 from bus.core import topics
@@ -79,16 +79,19 @@ def impact(world: World, new: Dataset) -> list[Effect]:
     found: list[Effect] = []
     for agreement in world.agreements.values():
         for grant in agreement.grants:
-            if grant.dataset == new.name or (new.register and _looks_up(world.datasets[grant.dataset], grant)):
+            if grant.dataset == new.name or (new.register and _looks_up(world.datasets[grant.dataset], grant, new)):
                 found += _agreement(world, agreement, grant, old, new, register)
     found += _readers(world, old, new, register)
     order = list(Verdict)
     return sorted(found, key=lambda e: (order.index(e.verdict), e.who, e.agreement, e.dataset, e.field))
 
 
-def _looks_up(dataset: Dataset, grant: Grant) -> bool:
-    """Whether the register's schema matters to a grant: its fields are delivered, or its verdict decides or is shared."""
-    return any(f.name.startswith(REGISTER) for f in grant.fields) or (bool(dataset.people) and _uses_verdict(grant))
+def _looks_up(dataset: Dataset, grant: Grant, register: Dataset) -> bool:
+    """Whether the register's schema matters to a grant: its fields are delivered, its verdict decides or is shared, or what the
+    rows are checked against is no longer there."""
+    if any(f.name.startswith(REGISTER) for f in grant.fields) or any(_unchecked(dataset, register)):
+        return True
+    return bool(dataset.people) and _uses_verdict(grant)
 
 
 def _uses_verdict(grant: Grant) -> bool:
@@ -109,10 +112,11 @@ def _agreement(
     subject = record_subject(topics.agency(agreement.id), after.schema)
     earlier = world.registered.get(subject) or {1: before.schema}
     recorded = world.recorded.get(subject) or evidence.generated(earlier)
-    effects = [*_delivered(about, earlier, after), *_meanings(about, before, after), *_verdicts(about, grant, dataset, old, new)]
+    broken, agreed = delivered.judged(after.schema, earlier)
+    effects = [*_delivered(about, broken), *_meanings(about, before, after), *_verdicts(about, grant, dataset, old, new)]
     effects += _keys(about, grant, old, new)
     if not any(e.verdict is Verdict.FAILS for e in effects):
-        told = recorded.unreadable(after.schema), *(recorded.unreadable(s, after.schema) for s in earlier.values())
+        told = _tried(recorded, earlier, after.schema, {(u.version, u.direction) for u in agreed})
         effects += [replace(about, verdict=Verdict.FAILS, reason=t) for t in told if t]
     granted = {f.name.replace(".", "_"): f.name for f in grant.fields}
     for effect in _once(effects or [about]):
@@ -135,7 +139,18 @@ def _refused(dataset: Dataset, register: Dataset, agreement: Agreement, grant: G
                 yield column, str(error)
     if _uses_verdict(grant) and not dataset.people:
         yield "", "it asks for verdicts, but nobody in these rows would be verified"
+    yield from _unchecked(dataset, register)
     yield from _without_basis(agreement, grant, tags, _tags(dataset, register, grant))
+
+
+def _unchecked(dataset: Dataset, register: Dataset) -> Iterator[tuple[str, str]]:
+    """(field, reason) where people of the rows are checked against a field that the register has not. Nothing of such a dataset
+    can be verified, and so nothing be delivered, to whom its verdict matters and to whom it does not."""
+    renamed = {alias: f["name"] for f in register.row["fields"] for alias in f.get("aliases", ())}
+    for theirs in sorted({theirs for role in dataset.people for theirs in role.match if theirs not in register.fields}):
+        roles = ", ".join(role.name for role in dataset.people if theirs in role.match)
+        now = f"is called {renamed[theirs]!r} now" if theirs in renamed else "is gone"
+        yield f"{REGISTER}{theirs}", f"{roles} of {dataset.name}: checked against the register's {theirs!r}, which {now}"
 
 
 def _without_basis(agreement: Agreement, grant: Grant, before: Tags, after: Tags) -> Iterator[tuple[str, str]]:
@@ -157,18 +172,25 @@ def _tags(dataset: Dataset, register: Dataset, grant: Grant) -> Tags:
     return {n: theirs.get(n[len(REGISTER) :], "") if n.startswith(REGISTER) else ours.get(n, "") for n in names}
 
 
-def _delivered(about: Effect, earlier: Mapping[int, Any], after: Projection) -> Iterator[Effect]:
-    """Where an earlier delivered schema and the new one do not read each other."""
-    problems = check(Level.FULL_TRANSITIVE, parse(after.schema), {v: parse(s) for v, s in earlier.items()})
-    for problem in problems:
-        forward = problem.direction is Direction.FORWARD
-        schema = earlier[problem.version] if forward else after.schema
+def _delivered(about: Effect, broken: Sequence[delivered.Unread]) -> Iterator[Effect]:
+    """Where an earlier delivered schema and the new one do not read each other: what `bus up` would refuse."""
+    for one in broken:
         who = (
             "its consumers cannot read what would come"
-            if forward
+            if one.direction is Direction.FORWARD
             else "a consumer of the new schema cannot read what came before"
         )
-        yield replace(about, field=field_at(schema, problem.location), verdict=Verdict.FAILS, reason=f"{who}: {problem.message}")
+        yield replace(about, field=one.field, verdict=Verdict.FAILS, reason=f"{who}: {one.message}")
+
+
+def _tried(
+    recorded: Evidence, earlier: Mapping[int, Any], after: Schema, apart: Set[tuple[int, Direction]]
+) -> Iterator[str]:  # fmt: skip
+    """Why values cannot be read, '' where they can. `apart`: versions that do not read, or are not read, as was agreed."""
+    yield recorded.without([s for v, s in earlier.items() if (v, Direction.BACKWARD) in apart]).unreadable(after)
+    for version, schema in earlier.items():
+        if (version, Direction.FORWARD) not in apart:
+            yield recorded.unreadable(schema, after)
 
 
 def _meanings(about: Effect, before: Projection, after: Projection) -> Iterator[Effect]:

@@ -17,13 +17,15 @@ from typing import Any
 
 from bus.avro.dataset import SchemaError
 from bus.avro.types import PRIMITIVES, qualified
-from bus.contracts.defaults import endless, misfit
+from bus.contracts.defaults import Defaults
 
 ROOT = "_root"
 MAX_DEPTH = 60
 """Types inside types. Deeper schemas are refused: both packages recurse."""
 MAX_TYPES = 5_000
 MAX_SYMBOLS = 5_000
+MAX_FIXED = 1_000_000
+"""Bytes. Values of a fixed are written to prove a verdict."""
 MAX_BRANCHES = 64
 """Of a union: which type reads which is tried pair by pair."""
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -52,11 +54,14 @@ def parse(schema: Any, references: Sequence[Any] = ()) -> Parsed:
     Raises InvalidSchema with the first thing that is wrong; a wrong reference has the place 'references/<index>…'.
     """
     reading = _Reading()
-    for index, reference in enumerate(references):
-        reading.type(_json(reference), "", f"references/{index}", 0)
-    read = reading.type(_json(schema), "", "", 0)
-    reading.check_defaults()
-    return Parsed(_Inlining(reading.found).type(read))
+    try:
+        for index, reference in enumerate(references):
+            reading.type(_json(reference), "", f"references/{index}", 0)
+        read = reading.type(_json(schema), "", "", 0)
+        reading.check_defaults()
+        return Parsed(_Inlining(reading.found).type(read))
+    except RecursionError:  # in JSON that is no part of a type
+        raise InvalidSchema("", f"types inside types: more than {MAX_DEPTH}") from None
 
 
 def shown(name: str) -> str:
@@ -65,21 +70,26 @@ def shown(name: str) -> str:
 
 
 def _json(schema: Any) -> Any:
-    if not isinstance(schema, str):
-        return schema
-    if schema.strip() in PRIMITIVES:
+    if isinstance(schema, str) and schema.strip() in PRIMITIVES:
         return schema.strip()  # what some clients send for a primitive schema
     try:
-        found = json.loads(schema, parse_constant=_no_constant)
-        if "\\u" in schema:
-            json.dumps(found, ensure_ascii=False).encode()
-        return found
-    except RecursionError:
-        raise InvalidSchema("", f"types inside types: more than {MAX_DEPTH}") from None
-    except UnicodeEncodeError:
-        raise InvalidSchema("", "it holds half of a surrogate pair, which is no character") from None
+        found = json.loads(schema, parse_constant=_no_constant) if isinstance(schema, str) else schema
     except ValueError as error:
         raise InvalidSchema("", f"not JSON: {error}") from None
+    if reason := unwritable(found):
+        raise InvalidSchema("", reason)
+    return found
+
+
+def unwritable(found: Any) -> str:
+    """Why parsed JSON cannot be written down for others, though Python has read it; '' when it can. Raises RecursionError."""
+    try:
+        json.dumps(found, ensure_ascii=False, allow_nan=False).encode()
+    except UnicodeEncodeError:
+        return "it holds half of a surrogate pair, which is no character"
+    except ValueError:
+        return "it holds NaN or Infinity, or a number so large that it is read as that: none is a JSON number"
+    return ""
 
 
 def _no_constant(name: str) -> Any:
@@ -96,13 +106,14 @@ class _Reading:
         """(place, name of the record, field) of each default: they are checked when every type is known."""
 
     def check_defaults(self) -> None:
+        looking = Defaults(self.found)
         for place, _, field in self._defaults:
-            if reason := misfit(field["default"], field["type"], self.found):
+            if reason := looking.misfit(field["default"], field["type"]):
                 raise InvalidSchema(place, f"the default of field {field['name']!r} {reason}")
         owned = {(record, field["name"]): field for _, record, field in self._defaults}
-        for place, record, field in self._defaults:
-            if endless((record, field["name"]), owned, self.found):
-                raise InvalidSchema(place, f"the default of field {field['name']!r} contains itself without end")
+        if owner := looking.endless(owned):
+            place = next(place for place, record, field in self._defaults if (record, field["name"]) == owner)
+            raise InvalidSchema(place, f"the default of field {owner[1]!r} contains itself without end")
 
     def type(self, schema: Any, space: str, place: str, depth: int) -> Any:
         """The plain form, with full names for named types that are defined elsewhere."""
@@ -209,8 +220,12 @@ class _Reading:
     def _fixed(self, schema: dict[str, Any], space: str, place: str) -> Any:
         made, _ = self._define(schema, space, place, "fixed")
         size = schema.get("size")
-        if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < 2**31:
+        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
             raise InvalidSchema(place, "a fixed needs 'size', a whole number of bytes")
+        if size > MAX_FIXED:
+            raise InvalidSchema(
+                f"{place}/size", f"a fixed of more than {MAX_FIXED:,} bytes: use bytes, whose values are as long as they are"
+            )
         made["size"] = size
         return made
 
@@ -242,9 +257,11 @@ class _Inlining:
         self._found = found
         self._defined: set[str] = set()
 
-    def type(self, schema: Any) -> Any:
+    def type(self, schema: Any, depth: int = 0) -> Any:
+        if depth > MAX_DEPTH:
+            raise InvalidSchema("", f"types inside types, those of references among them: more than {MAX_DEPTH}")
         if isinstance(schema, list):
-            return [self.type(s) for s in schema]
+            return [self.type(s, depth + 1) for s in schema]
         if isinstance(schema, str):
             if schema in PRIMITIVES or schema in self._defined:
                 return schema
@@ -255,10 +272,10 @@ class _Inlining:
             self._defined.add(name)
         made = dict(schema)
         if "fields" in made:
-            made["fields"] = [f | {"type": self.type(f["type"])} for f in made["fields"]]
+            made["fields"] = [f | {"type": self.type(f["type"], depth + 1)} for f in made["fields"]]
         for key in ("items", "values"):
             if key in made:
-                made[key] = self.type(made[key])
+                made[key] = self.type(made[key], depth + 1)
         return made
 
 

@@ -16,10 +16,11 @@ from typing import Any
 
 from bus.avro.dataset import Dataset, Schema, SchemaError, dataset_of, shaped
 from bus.avro.derive import NAMESPACE
-from bus.contracts.parsing import InvalidSchema, parse
+from bus.contracts.parsing import InvalidSchema, parse, unwritable
 from bus.core.matching import COMPARE
 
 PII = ("basic", "sensitive")
+_DEEP = "values inside values, deeper than anybody reads"
 _COLUMN = re.compile(r"[a-z][a-z0-9_]*")
 _MAX_NAME = 63
 """PostgreSQL's longest name."""
@@ -87,6 +88,9 @@ def _read(path: Path, text: str, problems: list[Problem]) -> Dataset | None:
     except ValueError as error:
         wrong("", f"not JSON: {error}", "write one JSON object")
         return None
+    except RecursionError:
+        wrong("", _DEEP, "write one JSON object")
+        return None
     if problem := unsound(row):
         wrong(*problem)
         return None
@@ -108,6 +112,9 @@ def unsound(row: Any) -> tuple[str, str, str] | None:
     """(field, reason, remedy) where parsed JSON is no schema of a row, so that nothing else can be said of it."""
     if not isinstance(row, dict) or row.get("type") != "record" or not isinstance(row.get("fields"), list):
         return "", "not a record with fields", 'write {"type": "record", "name": …, "fields": […]}'
+    for name, part in (*((_name_of(f), f) for f in row["fields"]), ("", row)):
+        if reason := _unwritable(part):
+            return name, reason, "write what every JSON reader takes"
     try:
         parse(row)
     except InvalidSchema as error:
@@ -116,6 +123,19 @@ def unsound(row: Any) -> tuple[str, str, str] | None:
         example = '{"role": "child", "pin": "child_pin", "match": {"full_name": "child_name"}}'
         return "", "'people' or 'primary_key' is not as it must be", f'write "primary_key": ["id"], "people": [{example}]'
     return None
+
+
+def _unwritable(part: Any) -> str:
+    try:
+        return unwritable(part)
+    except RecursionError:
+        return _DEEP
+
+
+def _name_of(field: Any) -> str:
+    """'' for what cannot be printed either."""
+    name = field.get("name") if isinstance(field, dict) else None
+    return name if isinstance(name, str) and not unwritable(name) else ""
 
 
 def _field_at(row: Schema, place: str) -> str:

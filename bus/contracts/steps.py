@@ -7,9 +7,11 @@ from the table. A change that breaks nobody is one step.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from itertools import count
+from typing import Any
 
 from bus.contracts.difference import Change, What, split, type_words
 from bus.contracts.impact import SENSITIVE, Effect, Verdict
@@ -37,9 +39,12 @@ class Plan:
     steps: tuple[Step, ...]
 
 
-def plan(dataset: str, changes: Sequence[Change], effects: Sequence[Effect], sunset: date) -> list[Plan]:
-    """`effects`: of all changes together. `sunset`: the day on which what is old ends."""
-    names = [c.field for c in changes if c.what is What.ADDED]
+def plan(
+    dataset: str, changes: Sequence[Change], effects: Sequence[Effect], sunset: date, columns: Collection[str]
+) -> list[Plan]:  # fmt: skip
+    """`effects`: of all changes together. `sunset`: the day on which what is old ends. `columns`: of the dataset, as it is and as
+    proposed; a new column takes none of their names."""
+    types = {c.field: c.after for c in changes if c.what in _FIELD_CHANGES}
     done: set[str] = set()
     plans = []
     for change in changes:
@@ -47,7 +52,7 @@ def plan(dataset: str, changes: Sequence[Change], effects: Sequence[Effect], sun
             continue  # a field whose type and nullability both change takes one way
         done.add(change.field)
         hurt = [e for e in effects if e.verdict is not Verdict.NOTHING and _concerns(e, change)]
-        plans.append(Plan(change, tuple(_steps(dataset, change, hurt, sunset, names))))
+        plans.append(Plan(change, tuple(_steps(dataset, change, hurt, sunset, _fresh(change, types, columns)))))
     return plans
 
 
@@ -56,17 +61,27 @@ def _concerns(effect: Effect, change: Change) -> bool:
     return effect.field.removeprefix("register.") in names or not change.field
 
 
-def _steps(dataset: str, change: Change, hurt: Sequence[Effect], sunset: date, new: Sequence[str]) -> Iterator[Step]:
+def _fresh(change: Change, types: Mapping[str, Any], columns: Collection[str]) -> tuple[str, str]:
+    """Name and type, in words, of the column that stands beside the old one."""
+    if change.what is What.RENAMED:
+        return change.field, f"as {type_words(types[change.field])}" if change.field in types else "with the same type"
+    name = next(one for n in count(2) if (one := f"{change.field}_v{n}") not in columns)
+    return name, f"as {type_words(change.after)}" if change.what in _FIELD_CHANGES else ""
+
+
+def _steps(dataset: str, change: Change, hurt: Sequence[Effect], sunset: date, fresh: tuple[str, str]) -> Iterator[Step]:
     agreements = sorted({e.agreement for e in hurt if e.agreement})
+    others = sorted({e.dataset for e in hurt if e.agreement and e.dataset != dataset})
     readers = any(not e.agreement for e in hurt)
     if change.what in _SILENT or (not hurt and change.what not in (What.ADDED, What.REMOVED, What.RENAMED)):
         yield _release(dataset, "nobody who reads it notices")
     elif change.what is What.ADDED:
         yield from _add(dataset, change)
     elif change.what is What.REMOVED:
-        yield from _retire(dataset, change.field, agreements, readers, sunset)
+        yield from _retire(dataset, change.field, agreements, others, readers, sunset)
     elif change.what in (What.RENAMED, *_FIELD_CHANGES):
-        yield from _replace(dataset, change, agreements, readers, sunset, new)
+        yield from _replace(dataset, change, agreements, sunset, fresh)
+        yield from _retire(dataset, _old(change), (), others, readers, sunset)
     elif change.what is What.PII:
         yield from _tag(dataset, change, agreements)
     else:
@@ -100,9 +115,17 @@ def _add(dataset: str, change: Change) -> Iterator[Step]:
     yield Step("receiving agencies", f"who needs {name} and may have it agrees on it: a line in an agreement of its own topic")
 
 
-def _retire(dataset: str, name: str, agreements: Sequence[str], readers: bool, sunset: date) -> Iterator[Step]:
+def _retire(
+    dataset: str, name: str, agreements: Sequence[str], others: Sequence[str], readers: bool, sunset: date
+) -> Iterator[Step]:  # fmt: skip
+    """`others`: datasets that are checked against this one, the register, or take something from it."""
     yield Step("owner", f"say in the doc of {name} that it ends on {sunset}, and tell its readers")
     yield from _move(agreements, f"without {name}", sunset)
+    if others:
+        words = (
+            f"where `match` in the schemas of {_listed(others)} has {name}, take it out: rows could not be verified without it"
+        )
+        yield Step("owners of what is checked", words)
     if readers:
         yield Step(
             "developers", f"processors and programs that read {name} of change.{dataset} or verified.{dataset} stop doing so"
@@ -111,21 +134,18 @@ def _retire(dataset: str, name: str, agreements: Sequence[str], readers: bool, s
     yield Step("owner", f"last, drop the column {name} from the table")
 
 
+def _old(change: Change) -> str:
+    return str(change.before) if change.what is What.RENAMED else change.field
+
+
 def _replace(
-    dataset: str, change: Change, agreements: Sequence[str], readers: bool, sunset: date, new: Sequence[str]
-) -> Iterator[Step]:
-    if change.what is What.RENAMED:
-        old, fresh = str(change.before), change.field
-        words = "with the same type"
-    else:
-        old = change.field
-        fresh = next(f"{old}_v{n}" for n in range(2, 100) if f"{old}_v{n}" not in new)
-        words = f"as {type_words(change.after)}"
+    dataset: str, change: Change, agreements: Sequence[str], sunset: date, beside: tuple[str, str]
+) -> Iterator[Step]:  # fmt: skip
+    old, (fresh, words) = _old(change), beside
     yield Step("owner", f"leave {old} as it is; add a column {fresh} {words}, nullable, and fill both with every write")
     yield Step("owner", f"fill {fresh} of the rows that are there; each becomes an update event")
     yield _release(dataset, f"with {fresh} beside {old}, no agreement is touched")
     yield from _move(agreements, f"with {fresh} in the place of {old}", sunset)
-    yield from _retire(dataset, old, (), readers, sunset)
 
 
 def _move(agreements: Sequence[str], how: str, sunset: date) -> Iterator[Step]:

@@ -215,12 +215,10 @@ class Outbox:
         self._due(now_ms)
 
     def retry(self, now_ms: int) -> None:
-        """An operator's word: everything that waits is due, and what was given up has its whole schedule again."""
+        """An operator's word: everything that waits is due, what was given up too, and has its whole schedule again."""
         self.not_before_ms = 0
         for queue in self.queues:
-            if queue.due_ms is None:
-                queue.attempts, queue.due_ms = 0, now_ms
-        self._due(now_ms)
+            queue.attempts, queue.due_ms = 0, now_ms
 
     def _due(self, now_ms: int) -> None:
         for queue in self.queues:

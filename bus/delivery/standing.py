@@ -12,8 +12,13 @@ from bus.delivery.target import Forbidden, Rules, target
 from bus.delivery.webhook_endpoint import address_of
 
 
-def standing(agreement: Agreement, told: Mapping[str, Any] | None, rules: Rules, now_ms: int) -> dict[str, Any]:
-    """Ready for JSON. `state`: not sent, nothing yet, stopped, failing, sending; times in RFC 3339."""
+def standing(
+    agreement: Agreement, told: Mapping[str, Any] | None, rules: Rules, now_ms: int, ends: Mapping[int, int]
+) -> dict[str, Any]:
+    """Ready for JSON. `state`: not sent, nothing yet, stopped, failing, sending; times in RFC 3339.
+
+    `ends`: lane -> end of the agency's topic; `unread`: places from there back to what was read, ends of transactions among them.
+    """
     box = _box(told)
     last = dict((told or {}).get("last") or {})
     moved = bool(told) and (told or {}).get("address") != address_of(agreement.delivery.url)
@@ -23,7 +28,8 @@ def standing(agreement: Agreement, told: Mapping[str, Any] | None, rules: Rules,
         "url": agreement.delivery.url,
         "state": state,
         "why": why,
-        "waiting": box.waiting(),
+        "unread": sum(max(0, end - box.nexts.get(lane, 0)) for lane, end in ends.items()),
+        "waiting": box.waiting() + sum(len(run.items) for run in box.runs),
         "given_up": box.given_up(),
         "failures": box.failures,
         "next_attempt": _instant(box.next_attempt_ms()) if state == "failing" or box.waiting() else None,
@@ -66,7 +72,7 @@ def _state(agreement: Agreement, box: outbox.Outbox | None, rules: Rules, now_ms
     if box.stopped:
         return "stopped", f"the webhook has said 410 (gone): `bus webhook resume {agreement.id}` goes on"
     if box.failures:
-        return "failing", f"{box.failures} failures in a row"
+        return "failing", f"failures in a row: {box.failures}; `bus webhook resume {agreement.id}` tries at once"
     if box.given_up():
         return "sending", f"{box.given_up()} given up: `bus webhook retry {agreement.id}` sends them again"
     return "sending", ""

@@ -6,6 +6,8 @@ it again from what that topic says; the same happens after kill -9.
 
 from __future__ import annotations
 
+import contextlib
+import ssl
 import sys
 import threading
 import time
@@ -61,9 +63,21 @@ def sender(settings: Settings) -> Sender:
     try:
         return Sender(rules(settings), settings.webhooks.ca)
     except OSError as error:  # an SSLError is one
-        raise ConfigError(
-            f"webhooks.ca: {settings.webhooks.ca} holds no certificates in PEM: {error.strerror or error}"
-        ) from None
+        raise _no_certificates(settings, error) from None
+
+
+def check(settings: Settings) -> None:
+    """The settings, before anything is started. Raises ConfigError."""
+    rules(settings)
+    if settings.webhooks.ca:
+        try:
+            ssl.create_default_context().load_verify_locations(settings.webhooks.ca)
+        except OSError as error:
+            raise _no_certificates(settings, error) from None
+
+
+def _no_certificates(settings: Settings, error: OSError) -> ConfigError:
+    return ConfigError(f"webhooks.ca: {settings.webhooks.ca} holds no certificates in PEM: {error.strerror or error}")
 
 
 def run(settings: Settings) -> None:
@@ -74,14 +88,15 @@ def run(settings: Settings) -> None:
     log.info("process_started")
     try:
         config = access.confluent(settings, PRINCIPAL)
-        office = Office(settings, config, log)
-        while not stop.asked and not (reason := office.turn()):
-            pass
-        if not stop.asked:
-            log.error("process_failed", reason=reason)
-            sys.exit(1)
-        log.info("process_stopping")
-        office.close()
+        with contextlib.closing(sender(settings)) as made:
+            office = Office(settings, config, log, made)
+            while not stop.asked and not (reason := office.turn()):
+                pass
+            if not stop.asked:
+                log.error("process_failed", reason=reason)
+                sys.exit(1)
+            log.info("process_stopping")
+            office.close()
     except (ConfigError, dataset.SchemaError, HumanNeeded, KafkaException) as error:
         log.error("process_failed", reason=client.text(error))
         sys.exit(1)
@@ -93,9 +108,8 @@ def run(settings: Settings) -> None:
 class Office:
     """All endpoints, kept as the agreements say. Raises ConfigError, HumanNeeded, KafkaException."""
 
-    def __init__(self, settings: Settings, config: Mapping[str, Any], log: Any) -> None:
+    def __init__(self, settings: Settings, config: Mapping[str, Any], log: Any, sends: Sender) -> None:
         self._log = log
-        self._sender = sender(settings)
         self._journal = Journal(config)  # first: whoever wrote before writes no more
         self._states, self._followed = Contents(), journal.reader(config, journal.GROUP)
         self._catch_up()
@@ -109,7 +123,7 @@ class Office:
         self._wanted: Mapping[str, Outlet] = {}
         allowed, deliveries = rules(settings), Deliveries(datasets, partial(registry.read, config))
         self._parts = Parts(
-            self._sender,
+            sends,
             self._journal,
             log,
             lambda outlet: AgencyTopic(config, outlet, deliveries),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from bus.avro.dataset import Dataset
-from bus.core.agreement import Grant, GrantedField, Mask, MaskKind
+from bus.core.agreement import MOST_LAST, Grant, GrantedField, Mask, MaskKind
 from bus.core.outcome import VERDICTS
 from bus.engine.yaml_lines import Item, Problem
 
@@ -22,6 +23,9 @@ _MASKABLE = {
     MaskKind.BAND: ("int", "long", "decimal", "date"),
     MaskKind.PSEUDONYM: ("string",),
 }
+_NUMBERED = re.compile(r"(last|band)[0-9]+")
+_MOST_OF_PIN = 6
+"""The digits before these tell province, century, sex and year of birth; these tell people of one such group apart."""
 _FILTERABLE = ("string", "int", "long", "boolean")
 _BITS = {"int": 31, "long": 63}
 
@@ -175,7 +179,10 @@ def _field(check: Checker, entry: Item, dataset: Dataset) -> GrantedField | None
     try:
         mask = Mask.of(mask_name)
     except ValueError:
-        check.unknown(line, "mask", mask_name, _MASKS)
+        if _NUMBERED.fullmatch(mask_name):
+            check.wrong(line, f"mask {mask_name!r} is out of bounds", f"last takes 1 to {MOST_LAST}, band any number from 1")
+        else:
+            check.unknown(line, "mask", mask_name, _MASKS)
         return None
     fitting = _MASKABLE.get(mask.kind)
     if fitting and (kind := _kind(avro_type)) not in fitting:
@@ -183,7 +190,20 @@ def _field(check: Checker, entry: Item, dataset: Dataset) -> GrantedField | None
             line, f"mask {mask_name!r} cannot be applied to {name!r}, which is {kind}", f"it works on: {', '.join(fitting)}"
         )
         return None
+    if mask.kind is MaskKind.LAST and mask.size > _MOST_OF_PIN and name in _pins(dataset, check.register):
+        check.wrong(
+            line, f"mask {mask_name!r} leaves so much of the PIN {name!r} that it says who it is",
+            f"leave at most the last {_MOST_OF_PIN}, or use 'pseudonym'; 'plain' if the agency is to know the PIN",
+        )  # fmt: skip
+        return None
     return GrantedField(name, mask)
+
+
+def _pins(dataset: Dataset, register: Dataset) -> set[str]:
+    """Fields of a grant on the dataset that hold personal identification numbers."""
+    of_register = {role.pin for role in register.people} | set(register.primary_key)
+    own = of_register if dataset.register else set()
+    return {role.pin for role in dataset.people} | own | {REGISTER_PREFIX + pin for pin in of_register}
 
 
 def _verified(dataset: Dataset) -> bool:

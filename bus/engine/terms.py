@@ -52,7 +52,7 @@ def _wrong_url(url: str) -> str:
     if parts.fragment:
         return "has a fragment, which is never sent"
     if parts.scheme != "https" and not (parts.scheme == "http" and host in LOOPBACK):
-        return "is not https"
+        return "is not https (http only to this machine, with an embedded broker)"
     return ""
 
 

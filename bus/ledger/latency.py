@@ -36,7 +36,8 @@ class Probe:
             }
         )
         topics = self._consumer.list_topics(timeout=10).topics
-        self._consumer.assign([TopicPartition(t, p, OFFSET_END) for t in agency_topics for p in topics[t].partitions])
+        there = [name for name in agency_topics if name in topics]  # not those of a draft that was not applied
+        self._consumer.assign([TopicPartition(t, p, OFFSET_END) for t in there for p in topics[t].partitions])
         self._thread = threading.Thread(target=self._run, name="latency-probe", daemon=True)
         self._thread.start()
 

@@ -29,7 +29,8 @@ MOST_NAME = 512
 MOST_SCHEMA = 200_000
 """Characters of a schema that a request brings; a dataset's own has some thousands."""
 MOST_CALLS = 4_000_000
-"""Calls that a comparison with earlier versions may take: some seconds; a dataset's schema takes some ten thousand."""
+"""Calls that checking a schema may take, and as many a comparison with earlier versions: some seconds; a dataset's schema takes
+some ten thousand."""
 _MOST_REFERENCES = 100
 _MOST_CHAIN = 20
 """References of references, so deep."""
@@ -83,10 +84,15 @@ def given(body: Any, *, normalized: bool) -> Given:
 def resolve(found: Catalogue, wanted: Given, sees: Sees = _everything) -> Parsed:
     """The schema, checked and ready to be compared. `sees`: which subjects there are for who gives it; what a stored schema
     refers to was decided when it was stored. Raises Refused."""
+    referenced = _referenced(found, wanted.references, sees)
     try:
-        return compatibility.parse(wanted.text, _referenced(found, wanted.references, sees))
+        with bounded.calls(MOST_CALLS):
+            return compatibility.parse(wanted.text, referenced)
     except InvalidSchema as error:
         raise Refused(422, 42201, f"Invalid schema: {error}") from None
+    except bounded.TooMuchWork:
+        text = "Invalid schema: checking it takes too much work (large defaults, or many references)"
+        raise Refused(422, 42201, text) from None
 
 
 def _referenced(found: Catalogue, references: Sequence[Reference], sees: Sees) -> list[str]:
@@ -160,7 +166,7 @@ def incompatible(found: Catalogue, subject: str, wanted: Parsed, only: Entry | N
     try:
         with bounded.calls(MOST_CALLS):
             return [str(problem) for problem in compatibility.check(level, wanted, earlier)]
-    except bounded.TooMuchWork:
+    except (bounded.TooMuchWork, RecursionError):
         text = "Invalid schema: comparing it with earlier versions takes too much work (large unions, or many types inside types)"
         raise Refused(422, 42201, text) from None
 

@@ -7,7 +7,7 @@ nothing but whether the registry answers (`GET /`).
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -32,7 +32,9 @@ JSON = "application/vnd.schemaregistry.v1+json"
 MOST_WAITING = 32
 """Changes that may wait for their turn; more are told to come back."""
 MOST_ASKING = 8
-"""Verdicts that one principal may wait for."""
+"""Verdicts that one principal may wait for; they are worked on one after the other."""
+MOST_JUDGING = 8
+"""Principals whose verdicts are worked on at a time, so that nobody waits for what another one asks."""
 _NO_ROUTE = "none"
 _CHALLENGE = {"www-authenticate": 'Basic realm="schema registry"'}
 
@@ -42,10 +44,11 @@ class Web:
 
     def __init__(self, store: Store, users: Users) -> None:
         self._store, self._users = store, users
-        self._worker, self._reader = ThreadPoolExecutor(1, "change"), ThreadPoolExecutor(1, "verdict")
+        self._worker, self._reader = ThreadPoolExecutor(1, "change"), ThreadPoolExecutor(MOST_JUDGING, "verdict")
         self._waiting = 0
         self._asking: Counter[str] = Counter()
         """How many questions of each principal wait for a verdict."""
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._bodies: dict[int, tuple[Entry, bytes]] = {}
         self._counted: dict[tuple[str, int], Any] = {}
         self._log = telemetry.logger("registry")
@@ -298,7 +301,8 @@ class Web:
             raise Refused(429, 42901, f"{MOST_ASKING} questions of yours are not answered yet: try again in a second")
         self._asking[viewer.principal] += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._reader, work)
+            async with self._turns[viewer.principal]:
+                return await asyncio.get_running_loop().run_in_executor(self._reader, work)
         finally:
             self._asking[viewer.principal] -= 1
 

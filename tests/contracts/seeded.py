@@ -110,6 +110,7 @@ def all_of(verdict: Verdict, *agreements: str) -> dict[str, Verdict]:
 
 
 B, D, M, P, L = "civil.birth", "civil.death", "civil.marriage", "population.person", "land.parcel"
+GONE = all_of(FAILS, DQ, ED, HC, SI, ST, TX)
 SEEDS = [
     Seed("a new column that may be null", B, add("note", ["null", "string"], default=None)),
     Seed("a new column that is always there", B, add("note", "string")),
@@ -253,6 +254,15 @@ SEEDS = [
         {ED: FAILS},
         FAILS,
         ("ethnicity",),
+    ),
+    Seed("a column of the register that rows are checked against goes", P, drop("sex"), GONE, FAILS, ("sex", "register.sex")),
+    Seed(
+        "a new name for a column of the register that rows are checked against",
+        P,
+        rename("sex", "gender"),
+        GONE,
+        FAILS,
+        ("register.sex",),
     ),
     Seed("a new column of the register", P, add("note", ["null", "string"], default=None)),
     Seed(

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,14 @@ from bus import access, platform
 from bus.avro import catalogue
 from bus.avro import dataset as datasets
 from bus.avro.catalogue import Catalogue
-from bus.avro.dataset import Dataset, dataset_of
+from bus.avro.dataset import Dataset, SchemaError, dataset_of
 from bus.config import Settings
 from bus.contracts.delivered import ContractError, Delivered, require
+from bus.contracts.impact import Verdict, World, impact
 from bus.core.agreement import Agreement, Grant, GrantedField, Mask
-from bus.engine.plan import delivery_schemas
+from bus.engine.plan import PlanError, delivery_schemas
 from bus.registry import log
-from tests.contracts.seeded import add, retype
+from tests.contracts.seeded import add, annotate, drop, rename, retype
 
 NAME = "civil.birth"
 
@@ -95,6 +97,64 @@ def test_a_change_that_only_an_older_version_cannot_read_is_refused_too(before: 
     there = registered(delivered(before, one, None))
     with pytest.raises(ContractError, match="mother_birth_year"):
         require([delivered(changed(before, retype("mother_birth_year", ["null", "long"])), one, one)], there)
+
+
+PLACE = GrantedField("province_code")
+YEAR = GrantedField("registered_on", Mask.YEAR)
+WIDER = agreement(*OLD.grants[0].fields, PLACE)
+NARROWER = agreement(GrantedField("birth_id"), GrantedField("registered_on"))
+MASKED = agreement(GrantedField("birth_id"), GrantedField("child_name"), YEAR)
+PASTS = [[OLD], [OLD, WIDER], [WIDER, OLD], [OLD, MASKED], [MASKED, OLD, WIDER], [OLD, NARROWER, OLD], [WIDER, MASKED, WIDER]]
+COLUMNS = ["birth_id", "child_name", "registered_on", "province_code", "child_weight_grams"]
+DATASET_EDITS: dict[str, Any] = {
+    "doc": lambda name: annotate(name, doc="Other words"),
+    "long": lambda name: retype(name, "long"),
+    "string": lambda name: retype(name, "string"),
+    "nullable": lambda name: retype(name, ["null", "string"]),
+    "gone": drop,
+    "renamed": lambda name: rename(name, f"{name}_now"),
+    "beside": lambda name: add(f"{name}_too", "string"),
+}
+
+
+@pytest.mark.parametrize("past", PASTS, ids=lambda past: " ".join(str(len(a.grants[0].fields)) for a in past))
+def test_impact_says_fails_just_where_bus_up_refuses(before: dict[str, Dataset], past: list[Agreement]) -> None:
+    """Whatever the agreement's own text has been, and whatever becomes of a column: for the same fields."""
+    now = past[-1]
+    there = registered(*(delivered(before, one) for one in past))
+    subject = delivered(before, now).subject
+    versions = {e.version: json.loads(e.schema) for e in there.versions(subject)}
+    world = World(before, datasets.register_of(before), {now.id: now}, {subject: versions}, {})
+    outcomes = Counter[bool]()
+    for what, edit in DATASET_EDITS.items():
+        for column in COLUMNS:
+            try:
+                found = changed(before, edit(column))
+            except SchemaError:
+                continue
+            fails = {e.field for e in impact(world, found[NAME]) if e.agreement and e.verdict is Verdict.FAILS}
+            assert fails == refused(found, now, there), (what, column)
+            outcomes[bool(fails)] += 1
+    assert len(outcomes) == 2
+
+
+def refused(found: dict[str, Dataset], now: Agreement, there: Catalogue) -> set[str]:
+    """Fields that stand in the way of `bus up`: of grants that compile what `require` names, of others what does not compile."""
+    fields = now.grants[0].fields
+    if unmade := {field.name for field in fields if not compiles(found, agreement(field))}:
+        return unmade
+    try:
+        require([delivered(found, now, now)], there)
+    except ContractError as error:
+        return {one.field for one in error.broken}
+    return set()
+
+
+def compiles(found: dict[str, Dataset], one: Agreement) -> bool:
+    try:
+        return bool(delivery_schemas(found, datasets.register_of(found), one))
+    except PlanError:
+        return False
 
 
 def test_bus_up_refuses_and_registers_nothing(bus_home: Settings, tmp_path: Path) -> None:

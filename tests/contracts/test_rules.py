@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -113,10 +114,50 @@ def test_there_is_exactly_one_register(count: int) -> None:
     assert any("exactly one schema is the population register" in p.reason for p in rules.check(found)[1])
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[" * 200_000, "deeper than anybody reads"),
+        ('{"a":' * 200_000, "deeper than anybody reads"),
+        ('"\\ud800"', "not a record"),
+        ("NaN", "not a record"),
+        ("9" * 5_000, "not JSON"),
+    ],
+    ids=["lists", "objects", "surrogate", "NaN", "digits"],
+)
+def test_a_file_that_no_reader_takes_is_a_problem_of_the_file(text: str, reason: str) -> None:
+    found = [p for p in rules.check(texts() | {BIRTH: text})[1] if p.file == str(BIRTH)]
+    assert any(reason in p.reason for p in found), found
+
+
+@pytest.mark.parametrize(
+    ("edit", "field", "reason"),
+    [
+        (annotate("birth_place", doc="\ud800"), "birth_place", "half of a surrogate pair"),
+        (annotate("birth_place", **{"\udfff": 1}), "birth_place", "half of a surrogate pair"),
+        (of_row(doc="\udfff"), "", "half of a surrogate pair"),
+        (lambda row: find(row, "birth_place").update(name="\ud800"), "", "half of a surrogate pair"),
+        (add("a", "double", default=math.nan), "a", "NaN or Infinity"),
+        (add("a", "double", default=-math.inf), "a", "NaN or Infinity"),
+        (add("a", "double", default=10**400), "a", "double precision"),
+    ],
+)
+def test_what_others_could_not_read_is_named_with_its_field(edit: Callable[[Row], Any], field: str, reason: str) -> None:
+    """It would pass here, and fail where the schema is registered or read."""
+    found = [p for p in problems(edit) if p.field == field and reason in p.reason]
+    assert found, problems(edit)
+    str(found[0]).encode()
+
+
+def test_a_number_that_is_read_as_infinite_is_named_too() -> None:
+    text = texts(add("a", "double", default=7.5e77))[BIRTH].replace("7.5e+77", "1e999")
+    assert any(p.field == "a" and "NaN or Infinity" in p.reason for p in rules.check(texts() | {BIRTH: text})[1])
+
+
 def test_no_text_however_odd_is_a_fault_of_ours() -> None:
     """Values of wrong kinds in every place of a schema give problems, never an exception."""
     original = json.loads(texts()[BIRTH])
-    oddities: list[Any] = [None, 3, "x", [], {}, [3], {"a": 1}, [None], [[]]]
+    oddities: list[Any] = [None, 3, "x", [], {}, [3], {"a": 1}, [None], [[]], "\ud800", {"\udfff": "x"}, math.nan, 10**400]
     for odd in oddities:
         for key in original:
             row = copy.deepcopy(original)

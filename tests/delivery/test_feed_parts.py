@@ -16,6 +16,7 @@ from bus.core.agreement import Agreement, Delivery, Grant, GrantedField, Mask, W
 from bus.delivery import cloudevents
 from bus.delivery.entitled import Entitlement
 from bus.delivery.feed import asked, cursor, page, streams
+from bus.delivery.feed.answers import Pieces
 from bus.delivery.feed.asked import Wrong
 from bus.delivery.feed.cursor import ANY, LIVE, Cursor, Forged, Place
 from bus.delivery.feed.limits import Limits, TooMuch
@@ -303,6 +304,31 @@ def test_a_reader_who_takes_nothing_is_cut_off_and_nothing_is_read_ahead_for_him
     asyncio.run(asyncio.wait_for(run(), 5))
     assert told == [reason]
     assert len(made) == (10 if taken is None else taken)
+
+
+@pytest.mark.parametrize("taken", [0, 1, 3, None])
+def test_an_answer_is_sent_in_pieces_and_its_place_is_given_back_when_it_is_taken_or_nobody_takes_it(taken: int | None) -> None:
+    content = bytes(range(256)) * 1_000
+    got: list[Any] = []
+    ended: list[int] = []
+
+    async def send(message: Any) -> None:
+        if taken is not None and len(got) >= taken:
+            await asyncio.Event().wait()
+        assert not ended
+        got.append(message)
+
+    async def receive() -> Any:
+        raise AssertionError
+
+    asyncio.run(Pieces(content, lambda: ended.append(1), slow_seconds=0.05)({}, receive, send))
+    assert ended == [1]
+    body = b"".join(message.get("body", b"") for message in got)
+    assert body == content if taken is None else len(got) == taken
+    assert all(len(message.get("body", b"")) <= 65_536 for message in got)
+    if taken is None:
+        assert dict(got[0]["headers"])[b"content-length"] == str(len(content)).encode()
+        assert [message["more_body"] for message in got[1:]] == [True] * (len(got) - 2) + [False]
 
 
 def test_a_reader_who_leaves_ends_his_stream() -> None:

@@ -154,6 +154,27 @@ def test_a_schema_that_is_dear_to_compare_is_given_up_and_holds_no_writer_up(reg
     assert "too much work" in said[0][2]
 
 
+def test_a_schema_that_is_dear_to_check_is_given_up_and_nobody_elses_lookup_waits(registry: Served) -> None:
+    """Each of two thousand defaults leaves out two thousand fields but one. Others are answered all the while."""
+    names = [f"f{number}" for number in range(2_000)]
+    inner = record(*({"name": name, "type": "int", "default": 0} for name in names), name="Inner")
+    many = {"name": "many", "type": {"type": "array", "items": inner}, "default": [{name: 0} for name in names]}
+    dear = {"schema": json.dumps(record(many))}
+    own = next(name for name in registry.get("/subjects") if name.startswith("agency.tax."))
+    tax, path = registry.of("agency-tax"), f"/subjects/{quote(own, safe='')}"
+    said: list[tuple[int, int, str]] = []
+    asking = [threading.Thread(target=lambda: said.append(tax.refused("POST", path, dear))) for _ in range(3)]
+    for thread in asking:
+        thread.start()
+    answered = 0
+    while any(thread.is_alive() for thread in asking):
+        assert registry.refused("POST", path, {"schema": '"int"'})[:2] == (404, 40403)
+        answered += len(said) < len(asking)
+    assert answered > 5, "others waited for what was dear"
+    assert {one[:2] for one in said} == {(422, 42201)}
+    assert all("too much work" in one[2] for one in said)
+
+
 def test_what_is_asked_about_is_not_remembered() -> None:
     """Whoever asks about ever new texts fills nobody's memory."""
     found = Catalogue()

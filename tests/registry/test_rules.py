@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from bus.avro import catalogue, normal
 from bus.avro.catalogue import Catalogue, CatalogueError
-from bus.avro.records import Record
+from bus.avro.records import Record, Reference
 from bus.registry import rules
 from bus.registry.answers import Decision, Refused
 
@@ -141,6 +141,36 @@ def test_no_json_that_is_given_as_a_schema_is_anything_but_registered_or_refused
     except Refused as refused:
         code = refused.code
     assert code == 42201
+
+
+def test_a_schema_that_is_dear_to_check_is_given_up_with_a_reason() -> None:
+    """Each of two thousand defaults leaves out two thousand fields but one, each another one."""
+    names = [f"f{number}" for number in range(2_000)]
+    inner = {"type": "record", "name": "R", "fields": [{"name": name, "type": "int", "default": 0} for name in names]}
+    given = [{name: 0} for name in names]
+    outer = {"name": "r", "type": {"type": "array", "items": inner}, "default": given}
+    dear = rules.Given(json.dumps({"type": "record", "name": "S", "fields": [outer]}), ())
+    assert len(dear.text) < rules.MOST_SCHEMA
+    with pytest.raises(Refused, match="too much work") as refusal:
+        rules.resolve(Catalogue(), dear)
+    assert (refusal.value.status, refusal.value.code) == (422, 42201)
+
+
+@pytest.mark.parametrize("length", [100, 250, 1_000])
+def test_types_inside_types_by_reference_are_refused_not_a_fault(length: int) -> None:
+    """A chain of records, each holding the one before by its name: no text nests them, and every walk of the last one does."""
+    fields: list[Any] = []
+    for number in range(length):
+        holding = [{"name": "x", "type": f"R{number - 1}" if number else "int"}]
+        fields.append({"name": f"r{number}", "type": {"type": "record", "name": f"R{number}", "fields": holding}})
+    found = Catalogue()
+    chain = rules.Given(json.dumps({"type": "record", "name": "Chain", "fields": fields}), ())
+    for record in rules.register(found, "chain", chain).records:
+        found.apply(*_pair(record))
+    last = json.dumps({"type": "record", "name": "Top", "fields": [{"name": "x", "type": f"R{length - 1}"}]})
+    with pytest.raises(Refused, match="types inside types") as refusal:
+        rules.register(found, "s", rules.Given(last, (Reference("Chain", "chain", 1),)))
+    assert refusal.value.code == 42201
 
 
 def test_an_unreadable_highest_id_is_passed_over() -> None:

@@ -43,6 +43,11 @@ def not_found() -> Refused:
     return Refused(404, "No such agreement that is yours, in force, and delivered by the feed: see /v1/agreements")
 
 
+def changed() -> Refused:
+    """Of a stream that began under another text."""
+    return Refused(409, "The agreement has changed: ask again, with the id of the last event")
+
+
 def later(detail: str, seconds: int = 1, status: int = 429) -> Refused:
     return Refused(status, detail, headers={"retry-after": str(seconds)})
 

@@ -205,7 +205,7 @@ class Web:
                     continue
                 now, page, _ = await self._page(agency, name, page.next, _STREAM_EVENTS)
                 if now is not feed:
-                    raise answers.not_found()
+                    raise answers.changed()
         except Refused as refused:
             yield streams.named("end", json.dumps({"status": refused.status, "detail": refused.detail}))
         except (Gone, Unreadable, TooLarge) as error:
@@ -214,8 +214,10 @@ class Web:
 
     def _require(self, scope: Scope, agency: str, feed: Outlet) -> None:
         """That this stream may go on, under the very text it began with. Raises Refused."""
-        if self._door.agency(scope) != agency or self._door.feed(agency, feed.agreement.id) is not feed:
+        if self._door.agency(scope) != agency:
             raise answers.not_found()
+        if self._door.feed(agency, feed.agreement.id) is not feed:
+            raise answers.changed()
 
     # -- reading -----------------------------------------------------------------------------------------------------------
 
