@@ -174,7 +174,7 @@ class Opening:
         known = progress.from_json(record, secret) if record else None
         identity = wal.identify()
         source.check_identity(identity, known, domain)
-        begun = (known or Progress(identity.system_id, identity.timeline)).only(self._bindings)
+        begun = progress.still_captured(known or Progress(identity.system_id, identity.timeline), domain, self._bindings)
         tables, misfits = source.check_tables(db, self._bindings.values(), begun.oids)
         source.check_publication(db, self._bindings.values(), misfits)
         registered = sink.read_schemas(config, domain, (b.dataset for b in self._bindings.values()), self._stopped)

@@ -142,6 +142,19 @@ class Progress:
         return replace(self, tables=kept, held=held, oids={t: oid for t, oid in self.oids.items() if t in kept})
 
 
+def still_captured(known: Progress, domain: str, tables: Collection[str]) -> Progress:
+    """Without tables that have no schema any more. Raises Refusal where events of others, numbered among their rows, wait."""
+    gone = known.tables.keys() - set(tables)
+    others = sorted(known.held.keys() - gone)
+    if gone and (others or not known.between_transactions()):
+        waits = f"{', '.join(others)} held" if others else "a transaction published in part"
+        raise Refusal(
+            f"{domain} has no schema any more of {', '.join(sorted(gone))}, and events of other tables wait that are numbered "
+            f"among its rows ({waits}): put the file back, have them published (`bus up`), `bus down`, and then remove it"
+        )
+    return known.only(tables)
+
+
 def to_json(progress: Progress, secret: bytes, nonce: Nonce) -> bytes:
     """The record's value. Keys that a snapshot stopped at are sealed: a register's primary key is a PIN."""
     tables = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -13,7 +14,7 @@ import pytest
 from bus.avro.dataset import Dataset, Role
 from bus.config import ROOT
 from bus.core.failpoint import Point
-from connectors.capture import columns, forget, source
+from connectors.capture import columns, forget, progress, source
 from connectors.capture.errors import Refusal
 from connectors.capture.events import Target
 from connectors.capture.pgoutput import HEADER, RELATION, tuple_bytes
@@ -214,3 +215,15 @@ def test_a_table_is_forgotten_between_two_transactions_only(streamed: int | None
     else:
         with pytest.raises(Refusal, match="in the midst of a transaction"):
             forget.without(known, "civil", ["book"])
+
+
+def test_a_table_whose_schema_was_removed_is_left_under_the_same_two_conditions() -> None:
+    known = Progress(1, 1, Streamed(30, 5, 4), 20, 0, dict.fromkeys(("author", "book"), READ), whole=True)
+    assert progress.still_captured(known, "civil", ["author"]).tables == {"author": READ}
+    assert progress.still_captured(known.hold("book", (31, 0), 31), "civil", ["author"]).held == {}
+    with pytest.raises(Refusal, match=r"no schema any more of book.*author held.*put the file back"):
+        progress.still_captured(known.hold("author", (31, 0), 31), "civil", ["author"])
+    half = replace(known, whole=False)
+    with pytest.raises(Refusal, match=r"no schema any more of book.*published in part"):
+        progress.still_captured(half, "civil", ["author"])
+    assert progress.still_captured(half, "civil", ["author", "book"]) == half
