@@ -243,6 +243,7 @@ def test_kill_9_again_and_again_during_snapshot_and_stream(make_lab: MakeLab, se
     assert sum(len(s) for s in lab.positions()[-1]["tables"].values()) == 2, "segments outlive their use"
 
 
+@pytest.mark.skipif(not SEVERAL, reason="make failpoints")
 def test_changes_during_an_uninterrupted_snapshot(make_lab: MakeLab) -> None:
     lab = make_lab(SQL, PARCEL, PERSON)
     fill(lab, 2000)

@@ -342,6 +342,7 @@ def test_an_agreement_that_ends_gets_nothing_more_and_goes_on_where_it_stopped_w
     assert all(len(set(found)) == len(found) for found in ours.values())
 
 
+@only_soak
 def test_a_worker_that_has_not_heard_of_a_lanes_agreements_does_nothing_in_it_before_it_has(
     stage: Stage, files: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

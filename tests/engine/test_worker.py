@@ -80,6 +80,7 @@ def test_lanes_of_a_worker_that_does_not_come_back_are_taken_over_and_given_back
     stage.stop("engine-1")
 
 
+@SEVERAL
 def test_a_worker_that_wakes_up_after_its_lanes_went_elsewhere_does_no_harm(stage: Stage) -> None:
     stage.start("engine-0")
     stage.start("engine-1")
@@ -155,7 +156,8 @@ def test_the_lane_record_counts_and_not_the_groups_offsets(stage: Stage, offset:
 
 
 @pytest.mark.parametrize(
-    ("shift", "fresh"), [pytest.param(-7, False, marks=SEVERAL), (7, False), pytest.param(7, True, marks=SEVERAL)]
+    ("shift", "fresh"),
+    [pytest.param(-7, False, marks=SEVERAL), pytest.param(7, False, marks=SEVERAL), pytest.param(7, True, marks=SEVERAL)],
 )
 def test_a_client_that_begins_at_the_wrong_place_costs_an_abort_and_nothing_else(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, shift: int, fresh: bool

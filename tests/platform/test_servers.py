@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import stat
@@ -28,6 +29,7 @@ from bus.platform.database import connect
 from bus.platform.declared import Right
 
 CANARY = "079300999999"
+SEVERAL = pytest.mark.skipif(os.environ.get("LT_FAILPOINTS") != "1", reason="make failpoints")
 WAIT_SECONDS = 30.0
 
 
@@ -163,6 +165,7 @@ def test_servers_listen_on_loopback_only(bus_home: Settings) -> None:
                 assert probe.connect_ex((address, port)) != 0, (address, port)
 
 
+@SEVERAL
 def test_kafka_keeps_committed_records_through_a_kill(bus_home: Settings) -> None:
     producer = Producer(access.confluent(bus_home, "admin") | {"acks": "all", "log_level": 0})
     name = "sandbox.kill"
@@ -236,6 +239,7 @@ def test_an_open_transaction_that_moves_the_engines_offsets_is_not_rest(
     rest.wait({}, access.confluent(bus_home, "operator"), [input_topic], WAIT_SECONDS)
 
 
+@SEVERAL
 def test_postgres_keeps_committed_rows_through_a_kill(bus_home: Settings) -> None:
     with connect(bus_home) as connection:
         connection.execute("CREATE TABLE IF NOT EXISTS kept (n int); TRUNCATE kept; INSERT INTO kept VALUES (1)")

@@ -154,6 +154,7 @@ def test_a_thread_that_does_not_end_does_not_hold_up_a_stop(shared_trial: Trial)
         assert worker.wait(STOP_SECONDS) == 0
 
 
+@SEVERAL
 def test_an_agent_that_fails_ends_the_process_with_a_reason(shared_trial: Trial) -> None:
     """It must not live on with its partitions held and nobody reading them."""
     trial = shared_trial
