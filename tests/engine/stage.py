@@ -58,13 +58,13 @@ class Stage:
         self.sources = [d for d in self.datasets.values() if not d.register]
         self.outputs = [topics.AUDIT, topics.LANES, *(topics.agency(a) for a in self.agreements)]
         self.outputs += [f(d.name) for d in self.datasets.values() for f in (topics.verified, topics.dead)]
+        self.inputs = [d.topic for d in self.datasets.values()]
         self._made = {d.name: list(self.filling.events(d).changes(300)) for d in self.sources}
         self._numbers: Counter[str] = Counter()
         self._decoded: dict[tuple[str, int, int], dict[str, Any]] = {}
         self.left: dict[str, dict[tuple[str, int], tuple[int, int]]] = {}
         """What the last look of `drained` found still to do: place -> (come to, end)."""
-        inputs = [d.topic for d in self.datasets.values()]
-        self._tape = Tape(self.config, self.watch, [*self.outputs, *inputs, topics.AGREEMENTS])
+        self._tape = Tape(self.config, self.watch, [*self.outputs, *self.inputs, topics.AGREEMENTS])
         self.filling.register()
         self.start("register")
         log = settings.home / "log" / "register.log"
@@ -153,6 +153,7 @@ class Stage:
             producer.produce(topic, value, key)
         producer.flush(30)
         producer.abort_transaction(30)
+        self.until("the abort markers", lambda: self._decided(self.inputs))  # an abort is answered before all are written
         self.feed(40 * len(self.sources))
 
     def poison(self) -> None:
@@ -174,13 +175,16 @@ class Stage:
             return False
 
     def _drained(self) -> bool:
-        ends = self.watch.ends(d.topic for d in self.datasets.values())
+        ends = self.watch.ends(self.inputs)
         come = self.watch.committed(ends)
         self.left = {"unread": {place: (come[place], end) for place, end in ends.items() if come[place] < end}}
-        if not self.left["unread"]:
-            ends, come = (self.watch.ends(self.outputs, level) for level in IsolationLevel)
-            self.left = {"undecided": {place: (come[place], end) for place, end in ends.items() if come[place] != end}}
-        return not any(self.left.values())
+        return not self.left["unread"] and self._decided(self.outputs)
+
+    def _decided(self, names: list[str]) -> bool:
+        """Whether no open transaction hides what was written after it."""
+        ends, come = (self.watch.ends(names, level) for level in IsolationLevel)
+        self.left = {"undecided": {place: (come[place], end) for place, end in ends.items() if come[place] != end}}
+        return not self.left["undecided"]
 
     # -- what comes out --------------------------------------------------------------------------------------------------------
 
