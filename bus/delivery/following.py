@@ -6,24 +6,22 @@ does not know who may read, and so lets nobody.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # its own documented name
 
 from bus import access
 from bus.avro.dataset import Dataset
-from bus.config import ConfigError
 from bus.core.agreement import Agreement, Way
 from bus.core.topics import AGREEMENTS, AGREEMENTS_INDEX, SIGNATURES
 from bus.delivery.served import MOST_EARLIER, Served, served
 from bus.engine import agreements as agreement_files
 from bus.engine import client, lanes
 from bus.engine.agreement_log import Malformed, Reading
-from bus.engine.client import HumanNeeded
+from bus.engine.follower import Follower
 from bus.engine.plan import PlanError
 from bus.signatures import statement
 from bus.signatures.statement import Keys, Signed
@@ -31,9 +29,7 @@ from bus.signatures.statement import Keys, Signed
 STALE_SECONDS = 5.0
 LOOK_SECONDS = 0.5
 """How often the broker is asked whether there is anything newer, beside what it sends by itself."""
-RETRY_SECONDS = 1.0
 _POLL_SECONDS = 0.1
-_CLOSE_SECONDS = 5.0
 _GROUP = "delivery-unused"
 """Required by the client, never joined; this user has no right to any group."""
 _TOPICS = (AGREEMENTS, SIGNATURES)
@@ -65,13 +61,11 @@ class Following:
         self._way, self._changed, self._clock = way, changed, clock
         self._served: Served | None = None
         self._fresh_at = float("-inf")
-        self._failed = ""
-        self._closing = threading.Event()
         self._log = log
-        self._thread = threading.Thread(target=self._run, name="agreements", daemon=True)
+        self._follower = Follower(self._follow, log)
 
     def start(self) -> None:
-        self._thread.start()
+        self._follower.start()
 
     def current(self) -> Served:
         """Raises Unknown."""
@@ -81,23 +75,7 @@ class Following:
         return found
 
     def close(self) -> None:
-        self._closing.set()
-        if self._thread.is_alive():
-            self._thread.join(_CLOSE_SECONDS)
-
-    def _run(self) -> None:
-        while not self._closing.is_set():
-            try:
-                self._follow()
-            except Exception as error:  # whatever it was: the topics are read again, and meanwhile what is known grows old
-                known = isinstance(error, KafkaException | HumanNeeded | ConfigError)
-                self._fail(client.text(error) if known else f"a fault of ours: {client.place(error)}; please report it")
-                self._closing.wait(RETRY_SECONDS)
-
-    def _fail(self, reason: str) -> None:
-        if reason != self._failed:
-            self._failed = reason
-            self._log.warning("agreements_unreadable", reason=reason)
+        self._follower.close()
 
     def _follow(self) -> None:
         """From the topics' beginning on, until closed. Raises what makes it necessary to begin again."""
@@ -108,7 +86,7 @@ class Following:
         look_at = 0.0
         try:
             consumer.assign([TopicPartition(topic, 0, access.FIRST_OFFSET) for topic in _TOPICS])
-            while not self._closing.is_set():
+            while not self._follower.closing.is_set():
                 self._take(read, consumer.poll(_POLL_SECONDS))
                 if read.whole() and read.news:
                     self._use(read)
@@ -137,7 +115,7 @@ class Following:
         ends = lanes.offsets(admin, [(topic, 0) for topic in _TOPICS], latest, IsolationLevel.READ_COMMITTED)
         if all(read.ends[topic] >= end for (topic, _), end in ends.items()):
             self._fresh_at = now
-            self._failed = ""
+            self._follower.failed = ""
 
     def _use(self, read: _Read) -> None:
         """What does not hold together changes nothing but who has signed: the set before it stays, as in the engine."""

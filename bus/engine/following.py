@@ -7,21 +7,20 @@ before it stays. A worker that starts while the newest publication cannot be use
 from __future__ import annotations
 
 import dataclasses
-import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError
 
 from bus import telemetry
 from bus.avro.catalogue import CatalogueError
-from bus.config import ConfigError
 from bus.core.agreement import Agreement
 from bus.core.outcome import Cause
 from bus.engine import agreement_log, client
 from bus.engine.agreement_log import Malformed, Reading, Said
 from bus.engine.client import HumanNeeded, Stop
+from bus.engine.follower import Follower
 from bus.engine.member import GROUP
 from bus.engine.meter import Meter
 from bus.engine.plan import PlanError
@@ -34,10 +33,8 @@ from bus.signatures.statement import Keys
 
 FIRST_SECONDS = 120.0
 """Longest wait for the first policy."""
-RETRY_SECONDS = 1.0
 _POLL_SECONDS = 0.2
 _LOOK_SECONDS = 0.02
-_CLOSE_SECONDS = 10.0
 
 
 class Following:
@@ -53,12 +50,9 @@ class Following:
         """The newest that could be compiled; written by the thread alone."""
         self._taken: Policy | None = None
         self._refused = ""
-        self._failed = ""
-        """Why the topic cannot be followed at all."""
-        self._closing = threading.Event()
         telemetry.gauge("bus_engine_agreements_refused").set(0)
-        self._thread = threading.Thread(target=self._run, name="agreements", daemon=True)
-        self._thread.start()
+        self._follower = Follower(self._follow, log)
+        self._follower.start()
 
     # -- the loop's side ---------------------------------------------------------------------------------------------------
 
@@ -68,10 +62,11 @@ class Following:
         while (found := self.newer()) is None:
             if stop.asked:
                 raise Stopped
-            if self._refused or self._failed:
+            if self._refused or self._follower.failed:
                 meter.waits(Cause.AGREEMENTS)
             if time.monotonic() > deadline:
-                raise HumanNeeded(self._refused or self._failed or "the agreements could not be read in time: is the broker up?")
+                reason = self._refused or self._follower.failed
+                raise HumanNeeded(reason or "the agreements could not be read in time: is the broker up?")
             time.sleep(_LOOK_SECONDS)
         meter.goes_on(Cause.AGREEMENTS)
         return found
@@ -91,31 +86,16 @@ class Following:
         return self._policy is not self._taken
 
     def close(self) -> None:
-        self._closing.set()
-        self._thread.join(_CLOSE_SECONDS)
+        self._follower.close()
 
     # -- the thread's side -------------------------------------------------------------------------------------------------
-
-    def _run(self) -> None:
-        while not self._closing.is_set():
-            try:
-                self._follow()
-            except Exception as error:  # whatever it was, the policy in force stays, and the topic is read again
-                known = isinstance(error, KafkaException | HumanNeeded | ConfigError | CatalogueError)
-                self._fail(client.text(error) if known else f"a fault in the engine: {client.place(error)}; please report it")
-                self._closing.wait(RETRY_SECONDS)
-
-    def _fail(self, reason: str) -> None:
-        if reason != self._failed:
-            self._failed = reason
-            self._log.warning("agreements_unreadable", reason=reason)
 
     def _follow(self) -> None:
         """From the topic's beginning on, until closed. Raises what makes it necessary to begin again."""
         reading = Reading()
         consumer = agreement_log.reader(self._config)
         try:
-            while not self._closing.is_set():
+            while not self._follower.closing.is_set():
                 message: Any = consumer.poll(_POLL_SECONDS)
                 if message is None:
                     continue
@@ -123,7 +103,7 @@ class Following:
                 if error is None:
                     reading.take(message.offset(), message.key(), message.value())
                 elif error.code() == KafkaError._PARTITION_EOF:
-                    self._failed = ""
+                    self._follower.failed = ""
                     self._at_end(reading, message.offset())
                 else:
                     client.check(error)
