@@ -164,6 +164,7 @@ EVENTS: dict[str, str] = {
     "agreements_compiled": "`bus.agreements` says something new, and it is ready to take effect after `seconds`",
     "agreements_in_force": "from the next transaction on this worker works by these agreements",
     "agreements_refused": "the newest agreements cannot be used, so those before stay in force; `reason` says which and why",
+    "agreement_unfit": "an agreement names what this process's schemas do not have: nothing is told under it by webhook or feed",
     "agreements_unreadable": "the agreements' topic cannot be followed; what is in force stays and it is tried again",
     "past_begun": "an agreement is given its past in these lanes, or goes on being given it",
     "past_caught_up": "an agreement has its past in this lane and gets what comes from now on",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from typing import Any
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, TopicPartition
@@ -22,7 +23,6 @@ from bus.engine import agreements as agreement_files
 from bus.engine import client, lanes
 from bus.engine.agreement_log import Malformed, Reading
 from bus.engine.follower import Follower
-from bus.engine.plan import PlanError
 from bus.signatures import statement
 from bus.signatures.statement import Keys, Signed
 
@@ -126,16 +126,16 @@ class Following:
             if read.listed is None:
                 return
             listed = read.listed
-        try:
-            found = served(listed, read.earlier, list(read.said.values()), self._keys(listed.values()), self._datasets, self._way)
-        except PlanError as error:
-            self._log.error("agreements_refused", version=read.ends[AGREEMENTS], reason=str(error))
-            found = Served(b"{}", {})  # served by schemas that this process does not know: nothing is
         read.listed = listed
+        said = list(read.said.values())
+        found = served(listed, read.earlier, said, self._keys(listed.values()), self._datasets, self._way)
         before = self._served
+        for name, reason in found.unfit.items():
+            if before is None or before.unfit.get(name) != reason:
+                self._log.error("agreement_unfit", agreement=name, reason=reason)
         if before is not None:  # who is served as before is the same object as before
             kept = {name: old for name, old in before.outlets.items() if found.outlets.get(name) == old}
-            found = Served(found.index, {**found.outlets, **kept})
+            found = replace(found, outlets={**found.outlets, **kept})
         if found != before:
             self._served = found
             self._changed()

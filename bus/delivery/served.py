@@ -43,10 +43,12 @@ class Outlet:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """`index`: of everything published, by which agencies are known; `outlets`: by agreement."""
+    """`index`: of everything published, by which agencies are known; `outlets`: by agreement;
+    `unfit`: agreement -> why it cannot be told: of datasets that this process knows otherwise, or not."""
 
     index: bytes
     outlets: Mapping[str, Outlet]
+    unfit: Mapping[str, str]
 
     def of(self, agency: str) -> list[Outlet]:
         return [one for _, one in sorted(self.outlets.items()) if one.agreement.agency == agency]
@@ -65,20 +67,23 @@ def served(
     datasets: Mapping[str, Dataset],
     way: Way,
 ) -> Served:
-    """Raises PlanError when an agreement does not fit the datasets."""
     by_id: dict[str, list[Signed]] = {}
     for signed in said:
         by_id.setdefault(signed.statement.agreement, []).append(signed)
-    outlets = {
-        name: _outlet(one, earlier.get(name, {}), by_id.get(name, []), keys, datasets)
-        for name, one in listed.items()
-        if one.delivery.way is way
-    }
+    outlets: dict[str, Outlet] = {}
+    unfit: dict[str, str] = {}
+    for name, one in listed.items():
+        if one.delivery.way is way:
+            try:
+                outlets[name] = _outlet(one, earlier.get(name, {}), by_id.get(name, []), keys, datasets)
+            except plan.PlanError as error:
+                unfit[name] = str(error)
     index = {name: one.grant_hash.hex() for name, one in sorted(listed.items())}
-    return Served(json.dumps(index).encode(), outlets)
+    return Served(json.dumps(index).encode(), outlets, unfit)
 
 
 def _outlet(one: Agreement, earlier: Texts, said: Collection[Signed], keys: Keys, datasets: Mapping[str, Dataset]) -> Outlet:
+    """Raises PlanError when the agreement does not fit the datasets."""
     ended = {
         signed.statement.grant_hash
         for signed in said
