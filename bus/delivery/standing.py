@@ -17,7 +17,8 @@ def standing(
 ) -> dict[str, Any]:
     """Ready for JSON. `state`: not sent, nothing yet, stopped, failing, sending; times in RFC 3339.
 
-    `ends`: lane -> end of the agency's topic; `unread`: places from there back to what was read, ends of transactions among them.
+    `ends`: lane -> end of the agency's topic. `unread`: places up to there that were not read, but for the end of a transaction
+    that stands last; about so many deliveries, for other transactions' ends take places, too.
     """
     box = _box(told)
     last = dict((told or {}).get("last") or {})
@@ -28,7 +29,7 @@ def standing(
         "url": agreement.delivery.url,
         "state": state,
         "why": why,
-        "unread": sum(max(0, end - box.nexts.get(lane, 0)) for lane, end in ends.items()),
+        "unread": sum(max(0, end - 1 - box.nexts.get(lane, 0)) for lane, end in ends.items()),
         "waiting": box.waiting() + sum(len(run.items) for run in box.runs),
         "given_up": box.given_up(),
         "failures": box.failures,

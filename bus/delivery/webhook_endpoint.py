@@ -163,7 +163,7 @@ class Endpoint:
         told, lows = self.state(), found.lows(found.lanes())
         if "next" in told:
             self._restore(found, told, lows)
-        if told.get("address", "") != address_of(self.agreement.delivery.url):
+        if told.get("address", "") != address_of(self.agreement.delivery.url) and self._outbox.stopped != outbox.LOST:
             self._outbox.resume(self._now_ms())  # what another address has answered says nothing of this one
         for lane, low in lows.items():
             self._outbox.nexts[lane] = max(self._outbox.nexts.get(lane, 0), low)

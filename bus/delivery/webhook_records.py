@@ -65,9 +65,12 @@ class AgencyTopic:
         return sorted(found.partitions)
 
     def lows(self, lanes: Iterable[int]) -> dict[int, int]:
-        """Lane -> offset of the first record that is there. Raises KafkaException."""
-        places = {lane: TopicPartition(self.name, lane) for lane in lanes}
-        return {lane: self._consumer.get_watermark_offsets(place, timeout=10)[0] for lane, place in places.items()}
+        """Lane -> offset of the first record that is there. Raises Unreadable, KafkaException."""
+        asked = {lane: self._consumer.get_watermark_offsets(TopicPartition(self.name, lane), timeout=10) for lane in lanes}
+        found = {lane: ends[0] for lane, ends in asked.items() if ends is not None}
+        if missing := sorted(asked.keys() - found.keys()):
+            raise Unreadable(f"{self.name}, lane {missing[0]}: where it begins was not told in time")
+        return found
 
     def begin(self, nexts: Mapping[int, int]) -> None:
         self._consumer.assign([TopicPartition(self.name, lane, offset) for lane, offset in nexts.items()])

@@ -317,6 +317,22 @@ def test_what_was_deleted_before_it_was_sent_stops_it_until_an_operator_goes_on(
     receiver.until("the rest", lambda: [e["id"] for e in receiver.events()][2:] == ["0-5", "0-6"])
 
 
+def test_a_new_address_does_not_pass_over_what_was_deleted(bench: Bench) -> None:
+    bench.receiver.script = lambda _: "500"
+    bench.topic.add(0, 1)
+    bench.rest()
+    bench.close()
+    bench.topic.delete(0, 1)
+    bench.receiver.script = lambda _: "200"
+    bench.outlet = outlet(replace(bench.outlet.agreement, delivery=Delivery(Way.WEBHOOK, f"{bench.receiver.url}/new")))
+    bench.topic.add(0, 2)
+    bench.endpoint = bench._made()
+    bench.receiver.until("the stop", lambda: bench.journal.states[NAME]["stopped"] == "lost")
+    assert not bench.receiver.events()
+    bench.endpoint.say({"resume": 1})
+    bench.receiver.until("the next that is there", lambda: [e["id"] for e in bench.receiver.events()] == ["0-1"])
+
+
 def test_outside_its_term_an_agreement_sends_nothing(sender: Sender) -> None:
     with receiving() as receiver:
         bench = Bench(receiver, sender)

@@ -251,6 +251,10 @@ def test_one_that_hangs_delays_no_other_and_is_shown_with_what_waits(running: Tr
     assert sorted(delays)[len(delays) // 2] < 1.0
     assert not down.taken
     check(running, "well")
+    down.until(
+        "all that waits to be told of", lambda: 20 <= sum(running.told("down")[part] for part in ("unread", "waiting")) < 30
+    )
+    well.until("that nothing does", lambda: (told := running.told("well"))["unread"] == told["waiting"] == 0)
 
 
 def test_every_metric_of_webhooks_is_told_with_the_labels_of_the_catalogue(running: Trial) -> None:
