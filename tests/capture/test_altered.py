@@ -13,8 +13,9 @@ from bus.avro.dataset import Dataset
 from bus.core.failpoint import Point
 from connectors.capture import columns
 from tests.capture.conftest import MakeLab
-from tests.capture.lab import Lab, field, schema, wait
-from tests.capture.test_holding import AUTHOR, BOOK, RELEASED, SEVERAL, SQL, WIDEN, Life, Q, comes_to_rest, lab, released
+from tests.capture.lab import Event, Lab, field, schema, wait
+from tests.capture.test_holding import AUTHOR, BOOK, RELEASED, SQL, WIDEN, Life, Q, comes_to_rest, lab, released
+from tests.slower import SEVERAL
 
 __all__ = ["lab"]
 WIDER_AUTHOR = schema("author", ["id"], [field("id", "long"), field("pin", ["null", "string"]), field("name", "string")])
@@ -42,6 +43,23 @@ def add(db: psycopg.Connection[Any], table: str, *ids: int) -> None:
         db.execute(f"INSERT INTO {table} VALUES (%s, NULL, 'x')", (number,))
 
 
+def first(lab: Lab, db: psycopg.Connection[Any], table: str) -> Event:
+    """One life of capture, in which the first row of the table is published."""
+    with lab.capture(**Q) as capture:
+        capture.streaming()
+        add(db, table, 1)
+        (event,) = lab.wait_for_events(1)
+        capture.stop()
+    return event
+
+
+def made_anew(db: psycopg.Connection[Any]) -> None:
+    """Another table of the same name and shape."""
+    db.execute("DROP TABLE book")
+    db.execute(SQL.split(";")[0])
+    db.execute("ALTER TABLE book REPLICA IDENTITY FULL; ALTER PUBLICATION bus ADD TABLE book")
+
+
 def come(lab: Lab, table: str, count: int) -> None:
     wait(lambda: len([e for e in lab.events() if e.table == table]) == count, pause=0.2)
 
@@ -49,11 +67,7 @@ def come(lab: Lab, table: str, count: int) -> None:
 def test_what_was_not_read_yet_when_a_table_was_altered_is_published_as_what_it_was(lab: Lab) -> None:
     """Capture is down meanwhile. Rows from before wait for nothing, before the release and after it; those behind it do."""
     with lab.connect() as db:
-        with lab.capture(**Q) as capture:
-            capture.streaming()
-            add(db, "book", 1)
-            lab.wait_for_events(1)
-            capture.stop()
+        first(lab, db, "book")
         add(db, "book", 2)
         db.execute(WIDEN)
         add(db, "book", 3)
@@ -76,11 +90,7 @@ def test_what_was_not_read_yet_when_a_table_was_altered_is_published_as_what_it_
 def test_what_was_not_read_before_the_release_is_published_under_the_schema_before_it(lab: Lab) -> None:
     """Altered and released while capture is down: the log begins in the old shape."""
     with lab.connect() as db:
-        with lab.capture(**Q) as capture:
-            capture.streaming()
-            add(db, "book", 1)
-            lab.wait_for_events(1)
-            capture.stop()
+        first(lab, db, "book")
         add(db, "book", 2)
         db.execute("UPDATE book SET title = 'y' WHERE id = 1")
         db.execute(WIDEN)
@@ -98,11 +108,7 @@ def test_what_was_not_read_before_the_release_is_published_under_the_schema_befo
 def test_what_was_not_read_before_columns_were_renamed_is_published_by_their_names_of_before(lab: Lab) -> None:
     """Renamed and released while capture is down: neither a value nor the place of a row is lost, may it be null or not."""
     with lab.connect() as db:
-        with lab.capture(**Q) as capture:
-            capture.streaming()
-            add(db, "book", 1)
-            old = lab.wait_for_events(1)[0]
-            capture.stop()
+        old = first(lab, db, "book")
         db.execute("INSERT INTO book VALUES (2, '012345678901', 'x')")
         db.execute(RENAME)
         db.execute("INSERT INTO book VALUES (3, '012345678901', 'x')")
@@ -266,9 +272,7 @@ def test_a_table_that_was_made_anew_before_it_was_read_is_read_as_it_is(lab: Lab
         capture.dead()
     assert lab.positions()[-1]["tables"] == {}
     with lab.connect() as db:
-        db.execute("DROP TABLE book")
-        db.execute(SQL.split(";")[0])
-        db.execute("ALTER TABLE book REPLICA IDENTITY FULL; ALTER PUBLICATION bus ADD TABLE book")
+        made_anew(db)
         add(db, "book", 1)
         with lab.capture(**Q) as capture:
             capture.streaming()

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from bus.core import failpoint
 from bus.core.failpoint import Point
 from tests.capture.conftest import MakeLab
 from tests.capture.test_handover import PARCEL, PERSON, SQL, Writer, comes_to_rest_whole, fill, snapshot_done
+from tests.slower import SEVERAL
 
 pytestmark = pytest.mark.timeout(400)
 PAUSE_MS = 50
@@ -28,7 +28,7 @@ IN_SNAPSHOT = [
 IN_STREAM = [Point.STREAM_STARTED, *PRODUCING, Point.BEFORE_CONFIRM, Point.AFTER_CONFIRM]
 
 
-@pytest.mark.skipif(os.environ.get("LT_FAILPOINTS") != "1", reason="make failpoints")
+@SEVERAL
 @pytest.mark.parametrize("count", range(1, 4))
 def test_a_capture_that_dies_at_every_point_in_turn_loses_and_repeats_nothing(make_lab: MakeLab, count: int) -> None:
     assert {*IN_SNAPSHOT, *IN_STREAM} == set(failpoint.CAPTURE)

@@ -22,9 +22,10 @@ from connectors.capture.progress import Progress, Segment, Streamed
 from connectors.capture.session import Session
 from connectors.capture.stream import Stream
 from tests.capture.lab import Lab, wait
-from tests.capture.test_altered import COUNT, COUNTED, add, come
+from tests.capture.test_altered import COUNT, COUNTED, add, come, first, made_anew
 from tests.capture.test_events import Records
-from tests.capture.test_holding import BOOK, SEVERAL, SQL, WIDEN, Q, lab
+from tests.capture.test_holding import BOOK, WIDEN, Q, lab
+from tests.slower import SEVERAL
 
 __all__ = ["lab"]
 
@@ -36,9 +37,7 @@ def test_a_table_that_was_made_anew_waits_until_it_is_forgotten(lab: Lab) -> Non
             capture.streaming()
             add(db, "book", 1)
             lab.wait_for_events(1)
-            db.execute("DROP TABLE book")
-            db.execute(SQL.split(";")[0])
-            db.execute("ALTER TABLE book REPLICA IDENTITY FULL; ALTER PUBLICATION bus ADD TABLE book")
+            made_anew(db)
             add(db, "book", 7)
             wait(lambda: any("made anew" in line for line in capture.lines))
             add(db, "author", 1)
@@ -61,19 +60,13 @@ def test_a_table_that_was_made_anew_waits_until_it_is_forgotten(lab: Lab) -> Non
 def test_what_the_log_has_of_a_forgotten_table_does_not_hold_it_again(lab: Lab, how: str) -> None:
     """Rows of the one that was there before, or in a shape that nothing of today reads: the newest that the log has."""
     with lab.connect() as db:
-        with lab.capture(**Q) as capture:
-            capture.streaming()
-            add(db, "author", 1)
-            lab.wait_for_events(1)
-            capture.stop()
+        first(lab, db, "author")
         add(db, "book", 1)
         if how == "altered":
             db.execute(COUNT)
             lab.change_schema(COUNTED)
         else:
-            db.execute("DROP TABLE book")
-            db.execute(SQL.split(";")[0])
-            db.execute("ALTER TABLE book REPLICA IDENTITY FULL; ALTER PUBLICATION bus ADD TABLE book")
+            made_anew(db)
         forget.forget(lab.settings, lab.domain, "book")
         with lab.capture(**Q) as capture:
             capture.streaming()
@@ -139,11 +132,7 @@ def test_forgetting_asks_for_what_it_needs() -> None:
 def test_a_table_is_not_forgotten_in_the_midst_of_a_transaction_of_others(lab: Lab) -> None:
     """Its rows take no ordinals any more when the transaction is read again: those of the others would be taken for published."""
     with lab.connect() as db:
-        with lab.capture(**Q) as capture:
-            capture.streaming()
-            add(db, "author", 1)
-            lab.wait_for_events(1)
-            capture.stop()
+        first(lab, db, "author")
         with db.transaction():
             for number in range(2, 7):
                 add(db, "book", number)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import random
 from collections import Counter
 from typing import Any
@@ -16,6 +15,7 @@ from connectors.capture import progress
 from connectors.capture.progress import BEHIND_THE_LAST_ROW, Held, Progress, Segment, Streamed
 from tests.capture.conftest import MakeLab
 from tests.capture.lab import Event, Lab, field, schema, wait
+from tests.slower import SEVERAL
 
 SQL = """
 CREATE TABLE book (id integer PRIMARY KEY, pin varchar(12), title text NOT NULL);
@@ -119,9 +119,6 @@ def comes_to_rest(lab: Lab, tables: tuple[str, ...] = ("book", "author")) -> lis
 
 def released(lab: Lab) -> None:
     lab.change_schema(RELEASED)
-
-
-SEVERAL = pytest.mark.skipif(os.environ.get("LT_FAILPOINTS") != "1", reason="make failpoints")
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=SEVERAL) for seed in range(1, 6))])

@@ -41,9 +41,9 @@ from bus.registry import log as registry
 from bus.signatures.statement import Act, Statement
 from tests.delivery.receiver import Receiver, Request, receiving
 from tests.delivery.test_signing import verify_ed25519
+from tests.slower import SEVERAL
 
 pytestmark = pytest.mark.timeout(300)
-SEVERAL = pytest.mark.skipif(os.environ.get("LT_FAILPOINTS") != "1", reason="make failpoints")
 LANES = 4
 NAMES = ("crash", "down", "well", "revoked", "moves", "less", "signed")
 CANARY = "Nguyễn Thị Chim Hoàng Yến"

@@ -6,7 +6,6 @@ go through some in one history, and see that all of them are reached.
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections.abc import Callable
@@ -23,9 +22,9 @@ from bus.engine.transaction import Abort, Indefinite, Transactions
 from tests.chaos import broken
 from tests.engine.stage import Stage
 from tests.engine.test_worker import working
+from tests.slower import FAILPOINTS, SEVERAL
 
 pytestmark = pytest.mark.timeout(900)
-ALL = os.environ.get("LT_FAILPOINTS") == "1"
 TIMES = 3
 FALL_SECONDS = 60.0
 PAUSE_MS = 250
@@ -96,7 +95,7 @@ def come_back(stage: Stage) -> None:
     stage.kill("engine-0")
 
 
-@pytest.mark.skipif(ALL, reason="each is tried by itself")
+@pytest.mark.skipif(FAILPOINTS, reason="each is tried by itself")
 def test_a_worker_that_dies_again_and_again_loses_and_repeats_nothing(stage: Stage) -> None:
     stage.feed(200)
     for point in SOME:
@@ -104,7 +103,7 @@ def test_a_worker_that_dies_again_and_again_loses_and_repeats_nothing(stage: Sta
     come_back(stage)
 
 
-@pytest.mark.skipif(os.environ.get("LT_FAILPOINTS") != "1", reason="make failpoints")
+@SEVERAL
 def test_every_point_is_reached(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """A point that nothing comes by would be proved safe by its absence."""
     reached = set[Point]()
@@ -125,7 +124,7 @@ def test_every_point_is_reached(stage: Stage, monkeypatch: pytest.MonkeyPatch) -
     assert set(failpoint.ENGINE) - reached == set()
 
 
-@pytest.mark.skipif(not ALL, reason="make failpoints")
+@pytest.mark.skipif(not FAILPOINTS, reason="make failpoints")
 @pytest.mark.parametrize("count", range(1, TIMES + 1))
 @pytest.mark.parametrize("point", failpoint.ENGINE, ids=lambda point: point.value)
 def test_a_worker_that_dies_there_loses_and_repeats_nothing(stage: Stage, point: Point, count: int) -> None:

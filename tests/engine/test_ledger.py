@@ -23,7 +23,8 @@ from bus.ledger.sums import Books
 from bus.ledger.watch import Watch
 from tests.engine.stage import Stage
 from tests.engine.test_changes import NEW, caught_up
-from tests.engine.test_worker import SEVERAL, run_here, working
+from tests.engine.test_worker import run_here, working
+from tests.slower import SEVERAL
 
 pytestmark = pytest.mark.timeout(400)
 Copy = dict[int, dict[str, list[Any]]]

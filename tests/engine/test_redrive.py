@@ -27,7 +27,8 @@ from bus.letters.plan import Plan
 from bus.letters.redrive import Run
 from bus.letters.today import today
 from tests.engine.stage import Stage
-from tests.engine.test_worker import SEVERAL, run_here
+from tests.engine.test_worker import run_here
+from tests.slower import FAILPOINTS, SEVERAL
 
 pytestmark = pytest.mark.timeout(400)
 UNKNOWN = frame.header(2_000_000_000)
@@ -217,7 +218,7 @@ def test_an_agencys_own_event_id_leads_to_the_same_story(stage: Stage) -> None:
     found = {a: stage.lanes(topics.agency(a)) for a in stage.agreements}
     newest = {a: next((r for records in lanes.values() for r in records[-1:]), None) for a, lanes in found.items()}
     chosen = [(agreement, record) for agreement, record in newest.items() if record is not None]
-    for agreement, record in chosen if os.environ.get("LT_FAILPOINTS") == "1" else chosen[:1]:
+    for agreement, record in chosen if FAILPOINTS else chosen[:1]:
         own = event_id(record.value())
         story = explain.tell(stage.settings, own.hex())
         delivery = story["agreements"][agreement]["delivery"]

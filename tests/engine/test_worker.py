@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-import os
 import random
 import re
 import signal
@@ -30,11 +29,11 @@ from bus.platform import broker
 from bus.registry import log as registry
 from tests.engine.feeding import feeding
 from tests.engine.stage import Stage
+from tests.slower import SEVERAL
 
 pytestmark = pytest.mark.timeout(400)
 
 
-SEVERAL = pytest.mark.skipif(os.environ.get("LT_FAILPOINTS") != "1", reason="make failpoints")
 """Slow proofs of what other tests here touch, too."""
 
 

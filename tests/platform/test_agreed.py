@@ -29,8 +29,8 @@ from bus.signatures import keys, statement
 from bus.signatures.statement import Act, State, Statement
 from bus.subscription import files, order
 from bus.subscription.catalog import SubscriptionError
+from tests.slower import SEVERAL
 
-SEVERAL = pytest.mark.skipif(os.environ.get("LT_FAILPOINTS") != "1", reason="make failpoints")
 TEXT = """\
 agency: archive
 name: births

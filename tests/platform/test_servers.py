@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
 import stat
@@ -27,9 +26,9 @@ from bus.ledger import rest
 from bus.platform import cluster, declared, java, ports, processes, quotas, roster, secrets, sources
 from bus.platform.database import connect
 from bus.platform.declared import Right
+from tests.slower import SEVERAL
 
 CANARY = "079300999999"
-SEVERAL = pytest.mark.skipif(os.environ.get("LT_FAILPOINTS") != "1", reason="make failpoints")
 WAIT_SECONDS = 30.0
 
 

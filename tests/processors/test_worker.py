@@ -8,14 +8,12 @@ import time
 from pathlib import Path
 
 import psutil
-import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # re-exported without saying so
 
 from bus import access
 from tests.processors.trial import LANES, SOURCE, Trial, until
-
-SEVERAL = pytest.mark.skipif(os.environ.get("LT_FAILPOINTS") != "1", reason="make failpoints")
+from tests.slower import SEVERAL
 
 MATCH = [("holder", "MATCH", ())]
 MISMATCH = [("holder", "MISMATCH", ("full_name", "sex")), ("other", "MISMATCH", ("full_name",))]
