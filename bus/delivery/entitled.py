@@ -75,7 +75,7 @@ def _grant(agreement: Agreement, dataset: str) -> Grant | None:
 
 def _masks(grant: Grant) -> dict[str, Mask]:
     """By the names that fields have in a delivery."""
-    return {field.name.replace(".", "_"): field.mask for field in grant.fields}
+    return {one.name.replace(".", "_"): one.mask for one in grant.fields}
 
 
 def _within(grant: Grant, then: Grant, data: Mapping[str, Any]) -> bool:

@@ -31,7 +31,7 @@ LOOK_SECONDS = 0.5
 """How often the broker is asked whether there is anything newer, beside what it sends by itself."""
 _POLL_SECONDS = 0.1
 _GROUP = "delivery-unused"
-"""Required by the client, never joined; this user has no right to any group."""
+"""Required by the client, never joined: nobody has a right to it."""
 _TOPICS = (AGREEMENTS, SIGNATURES)
 NO_GROUP = (KafkaError.GROUP_AUTHORIZATION_FAILED,)
 """Told to a reader that is in no group, and of no concern to it."""

@@ -97,6 +97,14 @@ async def look_up(host: str, port: int) -> list[str]:
     return [str(address[0]) for *_, address in found]
 
 
+def trusting(ca_file: str) -> ssl.SSLContext:
+    """The system's certificate authorities and those in the file, PEM, '' for none. Raises OSError (an SSLError is one)."""
+    made = ssl.create_default_context()
+    if ca_file:
+        made.load_verify_locations(ca_file)
+    return made
+
+
 class Sender:
     """Requests of all endpoints, in a thread of its own. `ca_file`: further certificate authorities, PEM."""
 
@@ -104,9 +112,7 @@ class Sender:
         self, rules: Rules, ca_file: str = "", lookup: Lookup = look_up, timeout_seconds: float = TIMEOUT_SECONDS
     ) -> None:
         self._rules, self._lookup, self._timeout_seconds = rules, lookup, timeout_seconds
-        self._tls = ssl.create_default_context()
-        if ca_file:
-            self._tls.load_verify_locations(ca_file)
+        self._tls = trusting(ca_file)
         self._loop = asyncio.new_event_loop()
         # A resolver that does not answer holds a thread longer than a request lasts; no endpoint's must hold up another's.
         self._loop.set_default_executor(ThreadPoolExecutor(_LOOKUPS, thread_name_prefix="lookup"))

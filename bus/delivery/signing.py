@@ -105,7 +105,7 @@ def may_save(place: Path) -> None:
     if not place.name or place.is_dir():
         raise ConfigError(f"{place} is a directory: name a file in it")
     if place.exists():
-        raise ConfigError(f"{place} is there already: name another file")
+        raise _taken(place)
     if not place.parent.is_dir():
         raise ConfigError(f"{place.parent} is no directory: make it first")
 
@@ -115,9 +115,13 @@ def save(place: Path, text: str) -> None:
     try:
         _create(place, text.encode(), exclusive=True)
     except FileExistsError:
-        raise ConfigError(f"{place} is there already: name another file") from None
+        raise _taken(place) from None
     except OSError as error:
         raise ConfigError(f"cannot write {place}: {error.strerror}") from None
+
+
+def _taken(place: Path) -> ConfigError:
+    return ConfigError(f"{place} is there already: name another file")
 
 
 def _read(place: Path) -> tuple[Key, ...]:

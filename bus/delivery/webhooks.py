@@ -7,7 +7,6 @@ it again from what that topic says; the same happens after kill -9.
 from __future__ import annotations
 
 import contextlib
-import ssl
 import sys
 import threading
 import time
@@ -25,7 +24,7 @@ from bus.delivery import journal, outbox, signing
 from bus.delivery.deliveries import Deliveries
 from bus.delivery.following import Following, Unknown
 from bus.delivery.journal import PRINCIPAL, Contents, Journal
-from bus.delivery.sender import Sender
+from bus.delivery.sender import Sender, trusting
 from bus.delivery.served import Outlet, Served
 from bus.delivery.target import LOOPBACK_HOSTS, Rules, target
 from bus.delivery.webhook_endpoint import Endpoint, Parts
@@ -60,24 +59,18 @@ def rules(settings: Settings) -> Rules:
 
 def sender(settings: Settings) -> Sender:
     """Raises ConfigError."""
-    try:
-        return Sender(rules(settings), settings.webhooks.ca)
-    except OSError as error:  # an SSLError is one
-        raise _no_certificates(settings, error) from None
+    check(settings)
+    return Sender(rules(settings), settings.webhooks.ca)
 
 
 def check(settings: Settings) -> None:
-    """The settings, before anything is started. Raises ConfigError."""
+    """The settings, also before anything is started. Raises ConfigError."""
     rules(settings)
-    if settings.webhooks.ca:
-        try:
-            ssl.create_default_context().load_verify_locations(settings.webhooks.ca)
-        except OSError as error:
-            raise _no_certificates(settings, error) from None
-
-
-def _no_certificates(settings: Settings, error: OSError) -> ConfigError:
-    return ConfigError(f"webhooks.ca: {settings.webhooks.ca} holds no certificates in PEM: {error.strerror or error}")
+    try:
+        trusting(settings.webhooks.ca)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigError(f"webhooks.ca: {settings.webhooks.ca} holds no certificates in PEM: {reason}") from None
 
 
 def run(settings: Settings) -> None:

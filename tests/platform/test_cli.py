@@ -145,6 +145,24 @@ def test_a_wrong_schema_is_named_before_anything_is_started(tmp_path: Path, word
     assert not home.exists()
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("feed: {host: 0.0.0.0}", "feed.host '0.0.0.0' is not on loopback and there is no TLS"),
+        ("registry: {host: 0.0.0.0}", "registry.host '0.0.0.0' is not on loopback and there is no TLS"),
+        ("webhooks: {allowed_hosts: [agency.example], ca: /no/such.pem}", "webhooks.ca: /no/such.pem holds no certificates"),
+        ("webhooks: {allowed_hosts: ['*.example']}", "webhooks.allowed_hosts: '*.example' is no host"),
+        ("webhooks: {allowed_hosts: [agency.example], max_waiting_events: 10001}", "must be 1 to 10,000"),
+    ],
+)
+def test_settings_that_would_end_a_process_are_named_before_anything_is_started(tmp_path: Path, text: str, says: str) -> None:
+    (tmp_path / config.SETTINGS_FILE).write_text(text, encoding="utf-8")
+    told = bus(tmp_path, "up")
+    assert (told.returncode, told.stdout) == (64, "")
+    assert says in told.stderr
+    assert [one.name for one in tmp_path.iterdir()] == [config.SETTINGS_FILE]
+
+
 def test_the_doctor_names_every_problem_of_the_agreements_once(tmp_path: Path) -> None:
     place, said = wrong_agreements(tmp_path)
     told = bus(tmp_path / "home", "doctor", BUS_AGREEMENTS=str(place))

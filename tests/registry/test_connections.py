@@ -17,7 +17,6 @@ from bus.registry.connections import H11, HttpTools
 
 IDLE_SECONDS, MOST, PATIENCE_SECONDS = 0.4, 6, 20.0
 LARGE_BYTES = 30_000_000
-PORTS: dict[int, uvicorn.Server] = {}
 
 
 async def application(scope: Any, _: Any, send: Any) -> None:
@@ -30,18 +29,22 @@ async def application(scope: Any, _: Any, send: Any) -> None:
 
 
 @pytest.fixture(params=[H11, HttpTools], scope="module")
-def port(request: pytest.FixtureRequest) -> Iterator[int]:
+def served(request: pytest.FixtureRequest) -> Iterator[tuple[uvicorn.Server, int]]:
     watched = type("Watched", (request.param,), {"idle_seconds": IDLE_SECONDS, "most_per_address": MOST})
     config = uvicorn.Config(application, port=0, http=watched, ws="none", lifespan="off", log_config=None, timeout_keep_alive=0)
     server = uvicorn.Server(config)
     listener = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()
-    PORTS[int(listener.getsockname()[1])] = server
-    yield int(listener.getsockname()[1])
+    yield server, int(listener.getsockname()[1])
     server.should_exit = True
     thread.join(PATIENCE_SECONDS)
     listener.close()
+
+
+@pytest.fixture
+def port(served: tuple[uvicorn.Server, int]) -> int:
+    return served[1]
 
 
 def closed_after(connection: socket.socket) -> float:
@@ -73,12 +76,13 @@ def test_who_waits_for_an_answer_that_takes_long_gets_it(port: int) -> None:
     assert httpx.get(f"http://127.0.0.1:{port}/slow", timeout=PATIENCE_SECONDS).status_code == 200
 
 
-def test_who_does_not_take_his_answer_is_cut_off(port: int) -> None:
+def test_who_does_not_take_his_answer_is_cut_off(served: tuple[uvicorn.Server, int]) -> None:
+    server, port = served
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
         connection.recv(1)
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while PORTS[port].server_state.connections:
+        while server.server_state.connections:
             assert time.monotonic() < deadline
             time.sleep(0.02)
         got = 0

@@ -62,6 +62,12 @@ def json_answer(content: Any) -> Response:
     return Response(json.dumps(content, ensure_ascii=False).encode(), 200, NO_STORE, JSON)
 
 
+async def in_time(send: Send, message: dict[str, Any], slow_seconds: float) -> None:
+    """Raises TimeoutError when what was sent before is not taken in time."""
+    async with asyncio.timeout(slow_seconds):  # not wait_for, which in Python 3.11 can swallow a cancellation
+        await send(message)
+
+
 class Pieces:
     """An ASGI answer in JSON, sent piece by piece. Who does not take one in time is cut off; `ended` is called in any case."""
 
@@ -76,8 +82,7 @@ class Pieces:
         messages += [{"type": "http.response.body", "body": piece, "more_body": True} for piece in pieces]
         try:
             for message in [*messages, {"type": "http.response.body", "body": b"", "more_body": False}]:
-                async with asyncio.timeout(self._slow_seconds):
-                    await send(message)
+                await in_time(send, message, self._slow_seconds)
         except TimeoutError:
             pass  # the server closes what was not sent to its end
         finally:

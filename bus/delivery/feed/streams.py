@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
-from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
-from bus.delivery.feed.answers import SLOW_SECONDS
+from bus.delivery.feed.answers import SLOW_SECONDS, in_time
 
 HEARTBEAT_SECONDS = 15.0
 HEARTBEAT = b": still here\n\n"
@@ -57,14 +56,10 @@ class Stream:
 
     async def _send_all(self, send: Send) -> None:
         async with aclosing(self._chunks) as chunks:  # type: ignore[type-var]  # an async generator
-            await self._send(send, {"type": "http.response.start", "status": 200, "headers": _HEADERS})
+            await in_time(send, {"type": "http.response.start", "status": 200, "headers": _HEADERS}, self._slow_seconds)
             async for chunk in chunks:
-                await self._send(send, {"type": "http.response.body", "body": chunk, "more_body": True})
-            await self._send(send, {"type": "http.response.body", "body": b"", "more_body": False})
-
-    async def _send(self, send: Send, message: dict[str, Any]) -> None:
-        async with asyncio.timeout(self._slow_seconds):  # not wait_for, which in Python 3.11 can swallow a cancellation
-            await send(message)
+                await in_time(send, {"type": "http.response.body", "body": chunk, "more_body": True}, self._slow_seconds)
+            await in_time(send, {"type": "http.response.body", "body": b"", "more_body": False}, self._slow_seconds)
 
 
 async def _left(receive: Receive) -> None:
