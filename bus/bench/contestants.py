@@ -76,11 +76,16 @@ def stop(processes: Iterable[Process]) -> None:
 
 
 def delete_topics(config: dict[str, Any], names: Iterable[str]) -> None:
-    admin = AdminClient(config)
-    there = admin.list_topics(timeout=10).topics
-    wanted = [name for name in names if name in there]
-    for done in admin.delete_topics(wanted, operation_timeout=30).values() if wanted else ():
+    """Those that are there; waits until the brokers have forgotten them, which may be after the answer. Raises RuntimeError."""
+    admin, wanted = AdminClient(config), set(names)
+    there = list(wanted & admin.list_topics(timeout=10).topics.keys())
+    for done in admin.delete_topics(there, operation_timeout=30).values() if there else ():
         done.result(30)
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while left := wanted & admin.list_topics(timeout=10).topics.keys():
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"topics could not be deleted: {sorted(left)}")
+        time.sleep(0.1)
 
 
 def create_topics(config: dict[str, Any], names: Iterable[str], settings: dict[str, str], lanes: int = LANES) -> None:

@@ -231,7 +231,11 @@ class Worker:
             self._log.info("past_caught_up", agreement=agreement, lane=lane)
 
     def _fill(self, batch: Batch, first: list[Any], began: float, pause: float) -> bool:
-        """Take records in until there are no more, the batch is full, or other agreements wait. False: a rebalance ended it."""
+        """Take records in until there are no more, the batch is full, or other agreements wait. False: a rebalance ended it.
+
+        Nothing is produced before the pause is over: while the coordinator still ends the transaction before, it puts the
+        producer off by 20 ms (CONCURRENT_TRANSACTIONS), and whatever is produced meanwhile waits with it.
+        """
         most, member = self._settings.engine.batch_events, self._member
         chunk = first
         try:
@@ -239,21 +243,20 @@ class Worker:
             with self._replica.view() as person_of:
                 self._backfill.give(batch, person_of)
             while True:
-                if chunk:
-                    with self._replica.view() as person_of:
-                        batch.take(chunk, person_of)
-                    failpoint.hit(Point.AFTER_TAKE)
-                if batch.records >= most or time.monotonic() - began > BATCH_SECONDS or self._following.waits():
-                    return True
-                found = member.consumer.consume(min(CHUNK_RECORDS, most - batch.records), pause)
+                room = min(CHUNK_RECORDS, most - batch.records - len(chunk))
+                found = member.consumer.consume(room, pause) if room else []
                 pause = 0.0
                 if member.disturbed:
                     return False
                 if member.dead:
                     raise Abort("the consumer has ended")
-                if not found:
+                if chunk := chunk + member.readable(found):
+                    with self._replica.view() as person_of:
+                        batch.take(chunk, person_of)
+                    failpoint.hit(Point.AFTER_TAKE)
+                chunk = []
+                if not found or time.monotonic() - began > BATCH_SECONDS or self._following.waits():
                     return True
-                chunk = member.readable(found)
         except KafkaException as error:
             raise Abort(client.text(error)) from error
 

@@ -14,7 +14,7 @@ from bus import access
 from bus.config import Settings
 from bus.core import topics
 from bus.ledger.feed import Feed, FeedError
-from bus.replay.extent import ReplayError, parse_point, resolve
+from bus.replay.extent import ANSWER_SECONDS, ReplayError, parse_point, resolve
 from bus.replay.reader import Reader, consumer_config
 
 TOLD_RECORDS = 100_000
@@ -41,6 +41,7 @@ def verify(
     connection = access.confluent(settings, principal) | {"log_level": 0}  # what matters comes as an error
     began = time.monotonic()
     try:
+        _refuse_served(settings, AdminClient(connection), topic)
         feed = _read(connection, topic, agreement, since, progress)
     except ReplayError as error:
         raise FeedError(str(error)) from None
@@ -56,6 +57,18 @@ def verify(
         "seconds": round(time.monotonic() - began, 3),
         "lanes": {str(lane): found.told() for lane, found in feed.lanes.items()},
     }
+
+
+def _refuse_served(settings: Settings, agencys: AdminClient, topic: str) -> None:
+    """Raises FeedError for a topic that is there, though its agency's user does not see it."""
+    if topic in agencys.list_topics(timeout=ANSWER_SECONDS).topics:
+        return
+    connection = access.confluent(settings, "admin") | {"log_level": 0}
+    if topic in AdminClient(connection).list_topics(timeout=ANSWER_SECONDS).topics:
+        raise FeedError(
+            f"{topic!r} is read for its agency, not by it: its agreement is delivered by webhook or feed; `bus webhook list` "
+            "tells where webhooks stand, and `bus ledger` accounts for the topic"
+        )
 
 
 def _read(connection: dict[str, Any], topic: str, agreement: str, since: str, progress: Callable[[int, int], None]) -> Feed:
