@@ -76,7 +76,10 @@ def stop(processes: Iterable[Process]) -> None:
 
 
 def delete_topics(config: dict[str, Any], names: Iterable[str]) -> None:
-    """Those that are there; waits until the brokers have forgotten them, which may be after the answer. Raises RuntimeError."""
+    """Those that are there; waits until the brokers have forgotten them, which may be after the answer.
+
+    Raises RuntimeError, KafkaException.
+    """
     admin, wanted = AdminClient(config), set(names)
     there = list(wanted & admin.list_topics(timeout=10).topics.keys())
     for done in admin.delete_topics(there, operation_timeout=30).values() if there else ():

@@ -183,7 +183,7 @@ def recover(
     try:
         committed = _committed(consumer, inputs, deadline, clock)
         failpoint.hit(Point.AFTER_GROUP_OFFSETS)
-        consumer.list_topics(topics.LANES, QUERY_SECONDS)  # a consumer that must find out who leads a partition takes a second to
+        consumer.list_topics(topics.LANES, QUERY_SECONDS)  # or it learns only a second after the assignment who leads it
         spans = _decided(admin, consumer, sorted(inputs), deadline, clock)
         found = _tails(consumer, spans)
         lost = [lane for lane in inputs if not found[lane].inputs and any(committed.get(lane, {}).values())]

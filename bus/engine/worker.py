@@ -233,32 +233,44 @@ class Worker:
     def _fill(self, batch: Batch, first: list[Any], began: float, pause: float) -> bool:
         """Take records in until there are no more, the batch is full, or other agreements wait. False: a rebalance ended it.
 
-        Nothing is produced before the pause is over: while the coordinator still ends the transaction before, it puts the
-        producer off by 20 ms (CONCURRENT_TRANSACTIONS), and whatever is produced meanwhile waits with it.
+        Input is gathered for the pause before anything is produced: while the coordinator still ends the transaction before, it
+        puts the producer off by 20 ms (CONCURRENT_TRANSACTIONS), and whatever is produced meanwhile waits with it.
         """
-        most, member = self._settings.engine.batch_events, self._member
-        chunk = first
+        most = self._settings.engine.batch_events
         try:
-            batch.change(member.places())
+            batch.change(self._member.places())
+            chunk = self._more(most - len(first), pause)
+            if chunk is None:
+                return False
             with self._replica.view() as person_of:
                 self._backfill.give(batch, person_of)
-            while True:
-                room = min(CHUNK_RECORDS, most - batch.records - len(chunk))
-                found = member.consumer.consume(room, pause) if room else []
-                pause = 0.0
-                if member.disturbed:
+            self._take(batch, first)  # apart from what was read after it, for a batch looks at the offsets where chunks meet
+            self._take(batch, chunk)
+            while chunk and time.monotonic() - began <= BATCH_SECONDS and not self._following.waits():
+                chunk = self._more(most - batch.records, 0.0)
+                if chunk is None:
                     return False
-                if member.dead:
-                    raise Abort("the consumer has ended")
-                if chunk := chunk + member.readable(found):
-                    with self._replica.view() as person_of:
-                        batch.take(chunk, person_of)
-                    failpoint.hit(Point.AFTER_TAKE)
-                chunk = []
-                if not found or time.monotonic() - began > BATCH_SECONDS or self._following.waits():
-                    return True
+                self._take(batch, chunk)
         except KafkaException as error:
             raise Abort(client.text(error)) from error
+        return True
+
+    def _more(self, room: int, pause: float) -> list[Any] | None:
+        """What can be read now, or within `pause` seconds. None: a rebalance takes it away. Raises Abort."""
+        member = self._member
+        found = member.consumer.consume(min(CHUNK_RECORDS, room), pause) if room > 0 else []
+        if member.disturbed:
+            return None
+        chunk = member.readable(found)
+        if member.dead:
+            raise Abort("the consumer has ended")
+        return chunk
+
+    def _take(self, batch: Batch, chunk: list[Any]) -> None:
+        if chunk:
+            with self._replica.view() as person_of:
+                batch.take(chunk, person_of)
+            failpoint.hit(Point.AFTER_TAKE)
 
     def _on_leave(self) -> None:
         """The lanes go, so whatever was done for them is undone."""

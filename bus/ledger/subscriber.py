@@ -1,4 +1,4 @@
-"""Checking an agency's topic as that agency's own consumer sees it: with its user, and nothing of the bus's."""
+"""Checking an agency's topic as that agency's own consumer sees it: read with its user and no other."""
 
 from __future__ import annotations
 
@@ -60,14 +60,17 @@ def verify(
 
 
 def _refuse_served(settings: Settings, agencys: AdminClient, topic: str) -> None:
-    """Raises FeedError for a topic that is there, though its agency's user does not see it."""
-    if topic in agencys.list_topics(timeout=ANSWER_SECONDS).topics:
+    """Raises FeedError for a topic that is there, though its agency's user does not see it.
+
+    Asks the bus's own user, where this machine has its password; nothing of the topic is read with it.
+    """
+    if topic in agencys.list_topics(timeout=ANSWER_SECONDS).topics or not settings.secret_file("kafka-admin").exists():
         return
     connection = access.confluent(settings, "admin") | {"log_level": 0}
     if topic in AdminClient(connection).list_topics(timeout=ANSWER_SECONDS).topics:
         raise FeedError(
-            f"{topic!r} is read for its agency, not by it: its agreement is delivered by webhook or feed; `bus webhook list` "
-            "tells where webhooks stand, and `bus ledger` accounts for the topic"
+            f"{topic!r} is there, but its agency's own user may not read it: its agreement is delivered by webhook or feed, or "
+            "is not in force (`bus agreement show` tells which); `bus ledger` accounts for the topic"
         )
 
 

@@ -9,16 +9,16 @@ from contextlib import contextmanager
 from tests.engine.stage import Stage
 
 _JOIN_SECONDS = 60
+_PAUSE_SECONDS = 0.03
 
 
 @contextmanager
 def feeding(stage: Stage) -> Iterator[None]:
-    """From a thread, until the end of the block."""
-    goes_on = threading.Event()
-    goes_on.set()
+    """From a thread, until the end of the block. Paced, for a stage keeps all of it and looks at it again at each check."""
+    over = threading.Event()
 
     def feed() -> None:
-        while goes_on.is_set():
+        while not over.wait(_PAUSE_SECONDS):
             stage.feed(40)
 
     feeder = threading.Thread(target=feed)
@@ -26,5 +26,5 @@ def feeding(stage: Stage) -> Iterator[None]:
     try:
         yield
     finally:
-        goes_on.clear()
+        over.set()
         feeder.join(_JOIN_SECONDS)

@@ -101,12 +101,12 @@ def test_a_topic_that_is_no_feed_is_refused_with_what_to_do(stage: Stage, topic:
         subscriber.verify(stage.settings, topic)
 
 
-def test_a_topic_that_is_read_for_its_agency_is_refused_with_where_to_look(stage: Stage) -> None:
-    """Its agreement says delivery by webhook or feed: the topic is there, and the agency's user has no right to it."""
+def test_a_topic_that_its_agency_may_not_read_is_refused_with_where_to_look(stage: Stage) -> None:
+    """Delivered by webhook or feed, or no longer in force: the topic is there, and the agency's user has no right to it."""
     topic = topics.agency("tax.served")
     stage.watch._admin.create_topics([NewTopic(topic, 1)])[topic].result(20)
     try:
-        with pytest.raises(FeedError, match="read for its agency, not by it"):
+        with pytest.raises(FeedError, match=r"its agency's own user may not read it: .* or is not in force"):
             subscriber.verify(stage.settings, topic)
     finally:
         stage.watch._admin.delete_topics([topic])[topic].result(20)

@@ -22,7 +22,9 @@ from bus.avro import catalogue, derive, frame
 from bus.bench import product
 from bus.core import topics
 from bus.engine import lanes
+from bus.engine.batch import Batch
 from bus.engine.client import Stop
+from bus.engine.past import Backfill
 from bus.engine.transaction import Transactions
 from bus.engine.worker import Worker
 from bus.platform import broker
@@ -194,6 +196,74 @@ def test_a_client_that_begins_at_the_wrong_place_costs_an_abort_and_nothing_else
     stage.check()
     assert re.search(r"went (on at|back to) offset", told[0])
     assert all("_STATE" in reason for reason in told[1:]), "librdkafka may refuse the first record after an abort: another abort"
+
+
+@SEVERAL
+def test_a_client_that_skips_between_two_reads_of_one_batch_costs_an_abort_and_nothing_else(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The record that a batch begins with and what is read after it are compared, too."""
+    honest = Worker._back_to_last_commit
+    told: list[str] = []
+    skipped: list[int] = []
+
+    class Skipping(Consumer):
+        polled: tuple[str | None, int | None] = (None, None)
+
+        def consume(self, count: int = 1, timeout: float = -1) -> list[Any]:
+            found = super().consume(count, timeout)
+            places = [(m.topic(), m.partition()) for m in found]
+            if not skipped and len(places) > 7 and places[0] == places[7] == self.polled:
+                skipped.append(7)
+                return found[7:]
+            return found
+
+        def poll(self, timeout: float = -1) -> Any:
+            message = super().poll(timeout)
+            self.polled = (None, None) if message is None else (message.topic(), message.partition())
+            return message
+
+    def listen(worker: Worker, transactions: Transactions, reason: str) -> None:
+        told.append(reason)
+        honest(worker, transactions, reason)
+
+    monkeypatch.setattr("bus.engine.member.Consumer", Skipping)
+    monkeypatch.setattr(Worker, "_back_to_last_commit", listen)
+    run_here(stage, 1_200)
+    stage.check()
+    assert skipped
+    assert "went on at offset" in told[0]
+
+
+@SEVERAL
+def test_a_batch_gathers_input_before_it_produces(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is produced while the coordinator still ends the transaction before waits 20 ms with its producer."""
+    steps: list[str] = []
+
+    class Noting(Consumer):
+        def consume(self, count: int = 1, timeout: float = -1) -> list[Any]:
+            steps.append("consume")
+            return super().consume(count, timeout)
+
+    def noted(step: str, of: type, name: str) -> None:
+        honest = getattr(of, name)
+
+        def note(*given: Any, **named: Any) -> Any:
+            steps.append(step)
+            return honest(*given, **named)
+
+        monkeypatch.setattr(of, name, note)
+
+    monkeypatch.setattr("bus.engine.member.Consumer", Noting)
+    noted("begin", Transactions, "begin")
+    noted("produce", Batch, "take")
+    noted("produce", Backfill, "give")
+    run_here(stage, 400)
+    stage.check()
+    after = [steps[at + 1] for at, step in enumerate(steps[:-1]) if step == "begin"]
+    assert after
+    assert set(after) == {"consume"}
+    assert "produce" in steps
 
 
 @SEVERAL

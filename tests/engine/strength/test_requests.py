@@ -40,8 +40,9 @@ def test_a_mistreated_request_changes_nothing_of_what_is_delivered(
 
     stage.until(f"{kind.value} {api.name}", struck, restarting=True)
     proxy.clear()
-    stage.feed(200)
-    stage.until("the end of the inputs", stage.drained, restarting=True)
+    for _ in range(2):  # what comes after the end begins a transaction that is later than the fault
+        stage.feed(200)
+        stage.until("the end of the inputs", stage.drained, restarting=True)
     stage.check()
     told = [line["event"] for line in stage.log("engine-0")[before:]]
     if kind in LOSING:  # the producer is new, or even the process is, and then the lanes were read again
