@@ -237,8 +237,11 @@ class Stage:
         out = self.lanes(topics.verified(one.name))
         buried = {(r.partition(), int(dict(r.headers())["x-original-offset"])): r for r in self.records(topics.dead(one.name))}
         assert len(buried) == len(self.records(topics.dead(one.name))), "a record is a dead letter twice"
+        schema = derive.change(one)
+        today = self._catalogue.id_for(catalogue.value_subject(one.topic), schema)
         for lane, records in self.lanes(one.topic).items():
-            good = [self._as_today(one, r.value()) for r in records if (lane, r.offset()) not in buried]
+            values = [r.value() for r in records if (lane, r.offset()) not in buried]
+            good = [v if frame.schema_id(v) == today else self._resolved(v, schema, today) for v in values]
             assert [v.value()[5 : len(g)] for v, g in zip(out[lane], good, strict=True)] == [g[5:] for g in good]
             for record in records:
                 letter = buried.pop((lane, record.offset()), None)
@@ -254,17 +257,13 @@ class Stage:
             gravest = max(statuses, key=["MATCH", "NO_PIN", "NOT_FOUND", "MISMATCH"].index) if statuses else "none"
             verdicts[one.name, gravest] += 1
 
-    def _as_today(self, one: Dataset, value: bytes) -> bytes:
-        """A change event of an earlier schema as Avro resolves it to today's."""
-        schema = derive.change(one)
-        today = self._catalogue.id_for(catalogue.value_subject(one.topic), schema)
-        if frame.schema_id(value) == today:
-            return value
+    def _resolved(self, value: bytes, schema: Any, schema_id: int) -> bytes:
+        """A change event of an earlier schema as Avro resolves it to this one."""
         writer = fastavro.parse_schema(json.loads(self._catalogue.schema(frame.schema_id(value))))
         reader, out = fastavro.parse_schema(json.loads(json.dumps(schema))), io.BytesIO()
         found = fastavro.schemaless_reader(io.BytesIO(value[frame.HEADER_BYTES :]), writer, reader)
         fastavro.schemaless_writer(out, reader, found)
-        return frame.header(today) + out.getvalue()
+        return frame.header(schema_id) + out.getvalue()
 
     def _check_agencies(self, decided: Counter[tuple[str, str, str]]) -> dict[tuple[str, int], int]:
         """`seq` is 1, 2, 3, … in each lane of each agency topic, and as many as were decided. (agreement, lane) -> last."""
