@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Container, Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -10,6 +11,8 @@ from bus.ledger.entries import Entry
 
 LOOK_AHEAD = 1_000
 """Entries that are looked at beyond one that does not belong, before what is looked for is taken for missing."""
+LOOK_BACK = 100_000
+"""Of those before the beginning, how many are kept until the first that belongs is found."""
 
 
 class Tape(Protocol):
@@ -45,14 +48,20 @@ def below(tape: Tape, topic: str, end: int, place: Callable[[Entry], int]) -> li
 
 
 def collect(
-    tape: Tape, topic: str, wanted: Container[Any], count: int, key: Callable[[Entry], Hashable], others: int = 0
+    tape: Tape,
+    topic: str,
+    wanted: Container[Any],
+    count: int,
+    key: Callable[[Entry], Hashable],
+    others: int = 0,
+    begun: bool = True,
 ) -> Collected:
     """`count` entries whose key is wanted, each key once and in whatever order, and `others` with any other key.
 
-    What stands behind the last of them stays on the tape.
+    What stands behind the last of them stays on the tape. Not `begun`: any number may stand before the first.
     """
     got, keys = Collected(), set[Hashable]()
-    more, skipped = 0, list[Entry]()
+    more, skipped = 0, deque[Entry](maxlen=None if begun else LOOK_BACK)
     while len(keys) < count or more < others:
         entry = tape.next(topic, doubt=True)
         if entry is None:
@@ -68,7 +77,7 @@ def collect(
             got.found.append(entry)
         else:
             skipped.append(entry)
-            if len(skipped) >= LOOK_AHEAD:
+            if len(skipped) >= LOOK_AHEAD and (begun or got.found):
                 break
     tape.back(topic, skipped)
     return got

@@ -329,8 +329,9 @@ class LaneWalk:
         others: int = 0,
     ) -> list[Any]:
         """The `count` entries that are wanted, each once, and `others` more; what stands between them is nobody's."""
-        got = collect(self._tape, topic, wanted, count, key, others)
-        if not self._scope.since or topic in self._begun:
+        begun = not self._scope.since or topic in self._begun
+        got = collect(self._tape, topic, wanted, count, key, others, begun)
+        if begun:
             for one in got.before:
                 self._extra(topic, dataset, agreement, one)
         for one in got.between:
