@@ -102,7 +102,9 @@ def test_a_worker_that_wakes_up_after_its_lanes_went_elsewhere_does_no_harm(stag
 
 
 @SEVERAL
-def test_a_broker_that_is_killed_under_load_costs_time_and_nothing_else(stage: Stage) -> None:
+def test_a_broker_that_is_restarted_under_load_costs_time_and_nothing_else(stage: Stage) -> None:
+    """At moments that nobody chose. Killed it is in `strength/test_restarts.py`, at chosen ones: at others a lone Kafka 4.3.1
+    leaves a transaction without an end (ARCHITECTURE.md)."""
     for index in range(2):
         stage.start(f"engine-{index}")
     stage.until("both to own lanes", lambda: all(owns(stage, f"engine-{n}", 2) for n in range(2)))
@@ -110,8 +112,8 @@ def test_a_broker_that_is_killed_under_load_costs_time_and_nothing_else(stage: S
         stage.feed(2_500)
         time.sleep(pause_seconds)
         kafka = broker.start(stage.settings)
-        kafka.kill()
-        kafka.wait(10)
+        kafka.terminate()
+        kafka.wait(60)
         broker.start(stage.settings)
     stage.feed(500)
     stage.until("the end of the inputs", stage.drained, restarting=True)
