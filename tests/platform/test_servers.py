@@ -261,10 +261,10 @@ def test_postgres_starts_again_though_a_process_of_the_killed_one_outlives_it_fo
     backend = psutil.Process(connection.info.backend_pid)
     backend.suspend()
     wakes = threading.Timer(1.0, backend.resume)
+    wakes.start()
     try:
         running.kill()
         running.wait(WAIT_SECONDS)
-        wakes.start()
         platform.start_postgres(bus_home)
     finally:
         wakes.join()
