@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import ssl
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -91,7 +92,18 @@ class Connections:
 
 def kafka_python(settings: Settings, principal: str) -> dict[str, Any]:
     """Connection settings for kafka-python."""
-    config = {
+    return _python(settings, principal) | ({"ssl_cafile": settings.kafka.ssl_ca} if settings.kafka.ssl_ca else {})
+
+
+def aiokafka(settings: Settings, principal: str) -> dict[str, Any]:
+    """Connection settings for aiokafka's client."""
+    tls = ssl.create_default_context(cafile=settings.kafka.ssl_ca or None) if "SSL" in settings.kafka.security_protocol else None
+    return _python(settings, principal) | {"ssl_context": tls}
+
+
+def _python(settings: Settings, principal: str) -> dict[str, Any]:
+    """What kafka-python and aiokafka, which comes from it, call by the same names."""
+    return {
         "bootstrap_servers": bootstrap(settings).split(","),
         "security_protocol": settings.kafka.security_protocol,
         "sasl_mechanism": settings.kafka.sasl_mechanism,
@@ -99,7 +111,6 @@ def kafka_python(settings: Settings, principal: str) -> dict[str, Any]:
         "sasl_plain_password": password(settings, principal),
         "client_id": principal,
     }
-    return config | ({"ssl_cafile": settings.kafka.ssl_ca} if settings.kafka.ssl_ca else {})
 
 
 def registry_url(settings: Settings) -> str:

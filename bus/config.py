@@ -65,7 +65,7 @@ class Capture:
 class Engine:
     workers: int = 2
     batch_events: int = 50_000
-    poll_ms: int = 5
+    poll_ms: int = 10
     """From a commit to the next transaction's first output, unless a batch is full before; meanwhile input gathers."""
     max_record_bytes: int = 1_048_576
     register_wait_seconds: float = 600.0

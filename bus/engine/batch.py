@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
-
-from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from bus.avro.frame import Malformed
 from bus.core import failpoint, topics
@@ -21,11 +18,10 @@ from bus.engine.policy import Policy
 Message = Any
 """confluent_kafka.Message with neither error nor missing offset; typed so that the hot loop is free of None checks."""
 PersonOf = Callable[[bytes], bytes | None]
-FULL_QUEUE_SECONDS = 30.0
-"""Longest wait for room in the producer's queue."""
+Produce = Callable[..., None]
+"""produce(topic, value, key, lane[, headers]), as of bus.engine.transaction."""
 MARKER = 1
 """Offsets that the commit marker of a transaction takes."""
-_POLL_SECONDS = 0.02
 
 
 class Run:
@@ -60,11 +56,11 @@ class Run:
 class Batch:
     """What one open transaction has taken in so far. Nothing in `held` changes until the commit is certain."""
 
-    def __init__(self, policy: Policy, held: Mapping[int, Lane], producer: Producer, now_ms: int) -> None:
+    def __init__(self, policy: Policy, held: Mapping[int, Lane], produce: Produce, now_ms: int) -> None:
         self.now_ms = now_ms
         self.records = 0
         self.runs: dict[tuple[str, int], Run] = {}
-        self._policy, self._held, self._producer = policy, held, producer
+        self._policy, self._held, self._produce = policy, held, produce
         self._force = policy.force(now_ms)
         self._seqs: dict[int, list[int]] = {}
         self._out: list[Record] = []
@@ -86,9 +82,9 @@ class Batch:
     def take(self, messages: list[Message], person_of: PersonOf) -> None:
         """Verify and project these records and produce what comes of them.
 
-        Raises KafkaException when the transaction cannot go on; any exception leaves it to be aborted.
+        Raises Abort, Indefinite or Stopped when the transaction cannot go on; any exception leaves it to be aborted.
         """
-        produce, out = self._producer.produce, self._out
+        produce, out = self._produce, self._out
         topic, lane = "", -1
         run: Any = None
         last: Any = None
@@ -118,10 +114,7 @@ class Batch:
             else:
                 tallies[tally] = 1
             for to, value, key in out:
-                try:
-                    produce(to, value, key, lane)
-                except BufferError:
-                    self.produce(to, value, key, lane)
+                produce(to, value, key, lane)
             out.clear()
         if run is not None:
             run.leave(last, good)
@@ -192,16 +185,9 @@ class Batch:
         run.dead[code] = run.dead.get(code, 0) + 1
         failpoint.hit(Point.AFTER_DEAD_LETTER)
 
-    def produce(self, topic: str, value: bytes | None, key: bytes | None, lane: int, headers: Any = None) -> None:
-        deadline = time.monotonic() + FULL_QUEUE_SECONDS
-        while True:
-            try:
-                self._producer.produce(topic, value, key, lane, headers=headers)
-                return
-            except BufferError:
-                if time.monotonic() > deadline:
-                    raise KafkaException(KafkaError(KafkaError._QUEUE_FULL, "the broker takes nothing")) from None
-                self._producer.poll(_POLL_SECONDS)
+    def produce(self, topic: str, value: bytes | None, key: bytes | None, lane: int, *headers: list[tuple[str, bytes]]) -> None:
+        """`headers`: one list, or none."""
+        self._produce(topic, value, key, lane, *headers)
 
     def close(self, audit: AuditEncoder) -> dict[int, Lane]:
         """Produce audit lines and lane records; the lanes as they are once the transaction is committed."""
@@ -260,6 +246,6 @@ class Batch:
         for lane, count in self._counts.items():
             yield from ((lane, agreement) for agreement in count.caught_up)
 
-    def offsets(self) -> list[TopicPartition]:
+    def offsets(self) -> dict[tuple[str, int], int]:
         """The group's, to be committed with it: never none, for they are what an owner that has lost its lanes is refused by."""
-        return [TopicPartition(topic, number, at) for number in self._seqs for topic, at in self._inputs(number).items()]
+        return {(topic, number): at for number in self._seqs for topic, at in self._inputs(number).items()}

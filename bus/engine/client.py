@@ -137,6 +137,18 @@ class HumanNeeded(RuntimeError):
     """A condition that waiting does not mend; the message says what and what to do."""
 
 
+class Abort(Exception):
+    """The open transaction cannot be committed; aborting it is certain to undo it."""
+
+
+class Indefinite(Exception):
+    """What became of the transaction, or of the producer, is not known."""
+
+
+class Stopped(Exception):
+    """The process was asked to stop during a step; the open transaction is left for the next start to end."""
+
+
 def is_fatal(error: KafkaError) -> bool:
     """Whether the client that reported this will never work again."""
     return error.fatal() or error.code() == KafkaError._FATAL

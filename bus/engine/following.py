@@ -19,13 +19,12 @@ from bus.core.agreement import Agreement
 from bus.core.outcome import Cause
 from bus.engine import agreement_log, client
 from bus.engine.agreement_log import Malformed, Reading, Said
-from bus.engine.client import HumanNeeded, Stop
+from bus.engine.client import HumanNeeded, Stop, Stopped
 from bus.engine.follower import Follower
 from bus.engine.member import GROUP
 from bus.engine.meter import Meter
 from bus.engine.plan import PlanError
 from bus.engine.policy import Grounds, Policy
-from bus.engine.transaction import Stopped
 from bus.registry import log as registry
 from bus.signatures import log as signatures
 from bus.signatures import statement

@@ -18,10 +18,9 @@ from bus.core.failpoint import Point
 from bus.core.outcome import Cause
 from bus.engine import client, lanes
 from bus.engine.batch import Batch
-from bus.engine.client import Calls, HumanNeeded
+from bus.engine.client import Abort, Calls, HumanNeeded
 from bus.engine.lanes import Lane
 from bus.engine.meter import Meter
-from bus.engine.transaction import Abort
 
 GROUP = "bus-engine"
 REJOIN_SECONDS = 20.0
@@ -104,10 +103,11 @@ class Member:
         starts = {place: start for place, start in self._starts.items() if place[1] in self.lanes}
         return {(topic, lane): self.lanes[lane].inputs.get(topic, start) for (topic, lane), start in starts.items()}
 
-    def metadata(self) -> object:
+    def metadata(self) -> bytes:
         """What a transaction needs to commit offsets as this member."""
         with self._calls:
-            return self.consumer.consumer_group_metadata()
+            found: bytes = self.consumer.consumer_group_metadata()
+        return found
 
     def close(self) -> None:
         with self._calls:

@@ -13,10 +13,9 @@ from bus import telemetry
 from bus.config import Settings
 from bus.core.outcome import Cause
 from bus.engine import client, lanes
-from bus.engine.client import HumanNeeded, Stop
+from bus.engine.client import HumanNeeded, Stop, Stopped
 from bus.engine.meter import Meter
 from bus.engine.replica import ReplicaReader
-from bus.engine.transaction import Stopped
 
 LOOK_SECONDS = 0.1
 _INCOMPLETE = "the replica is not complete"

@@ -1,114 +1,107 @@
 """The transactional producer of one worker, and what its errors mean.
 
-After an error three things can be the case, and they are kept apart by exception: the transaction must be aborted and can
-be (`Abort`), nobody can tell what became of it or the producer is unusable (`Indefinite`: throw it away, make a new one,
-read again where things stand), or a human is needed.
+After an error three things can be the case, and they are kept apart by exception (bus.engine.client): the transaction must be
+aborted and can be (`Abort`), nobody can tell what became of it or the producer is unusable (`Indefinite`: throw it away, make a
+new one, read again where things stand), or a human is needed.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, TypeVar
 
-from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
-
-from bus.access import Connections
 from bus.core import failpoint
 from bus.core.failpoint import Point
-from bus.engine import client
-from bus.engine.client import Calls, HumanNeeded, Stop
+from bus.engine.client import Abort, Calls, Indefinite, Stop, Stopped
+from bus.engine.exchange import Exchange
+from bus.engine.membership import Membership
+from bus.engine.outbox import Outbox, Place, Sealed
 
-TRANSACTION_TIMEOUT_MS = 15_000
-"""How long the broker keeps a silent worker's transaction open."""
 CALL_SECONDS = 30.0
 """Longest time for one step of the protocol, broker restarts included."""
 _SLICE_SECONDS = 0.5
-"""A step is asked for in slices, so that a stop is noticed in between."""
-_PAUSE_SECONDS = 0.02
-MAX_MESSAGE_BYTES = 33_554_432
-"""Far above what a topic takes: whatever could be read must be able to leave again as a dead letter."""
-QUEUE_KBYTES = 36_864
-"""What may wait to be sent; one record of the greatest size must find room."""
-
-PRODUCER = {
-    "acks": "all",
-    "enable.idempotence": True,
-    "compression.type": "lz4",
-    "partitioner": "murmur2_random",
-    "linger.ms": 100,
-    "batch.size": 262_144,
-    "batch.num.messages": 20_000,
-    "message.max.bytes": MAX_MESSAGE_BYTES,
-    "queue.buffering.max.messages": 1_000_000,
-    "queue.buffering.max.kbytes": QUEUE_KBYTES,
-    "delivery.report.only.error": True,
-    "transaction.timeout.ms": TRANSACTION_TIMEOUT_MS,
-    "reconnect.backoff.max.ms": 1_000,
-    "retry.backoff.ms": 20,
-    "retry.backoff.max.ms": 500,
-}
-
-
-class Abort(Exception):
-    """The open transaction cannot be committed; aborting it is certain to undo it."""
-
-
-class Indefinite(Exception):
-    """What became of the transaction, or of the producer, is not known."""
-
-
-class Stopped(Exception):
-    """The process was asked to stop during a step; the open transaction is left for the next start to end."""
+"""A step is waited for in slices, so that a stop is noticed in between."""
+PENDING_BYTES = 16_777_216
+"""What may be on its way, compressed; one batch can come on top."""
+T = TypeVar("T")
 
 
 class Transactions:
     """One producer and its transactions. `open` says whether one is begun.
 
-    A request that was under way on a connection that is lost may reach the broker at any later time, and librdkafka sends
-    another one meanwhile and says that all is well. If it ends a transaction, it would end the next one as well, half done
-    (KAFKA-17754), for up to EndTxn's version 4 nothing tells them apart but the producer's epoch. So no transaction begins
-    on a producer that has lost a connection: a new one has a new epoch.
+    No transaction begins before every request of the one before is answered: one that was lost under way and arrives later would
+    end the next transaction as well, half done (KAFKA-17754), for up to EndTxn's version 4 nothing tells them apart but the
+    producer's epoch. So an unanswered request costs the producer, and an abort is a new epoch.
+
+    The event loop is this object's own and runs only within its calls: nothing happens between them.
     """
 
-    def __init__(self, config: Mapping[str, Any], transactional_id: str, stop: Stop, calls: Calls) -> None:
-        """Raises HumanNeeded, Indefinite (try again) or Stopped. Fences earlier producers and ends what they left open."""
-        self._stop, self._calls = stop, calls
+    def __init__(
+        self, config: Mapping[str, Any], transactional_id: str, stop: Stop, calls: Calls, clock_ms: Callable[[], int]
+    ) -> None:
+        """`config`: of bus.access.aiokafka. Raises HumanNeeded, Indefinite (try again) or Stopped. Fences earlier producers and
+        ends what they left open."""
+        self._stop, self._calls, self._clock_ms = stop, calls, clock_ms
         self.open = False
-        self._connections = Connections()
-        own = {"transactional.id": transactional_id, "error_cb": client.ignore}
-        self.producer = Producer(dict(config) | PRODUCER | own | self._connections.settings())
+        self._loop = asyncio.new_event_loop()
+        self._exchange = self._run(_made(config, transactional_id))
         failpoint.hit(Point.BEFORE_PRODUCER)
         try:
-            self._step(self.producer.init_transactions)
+            self._run(self._exchange.open())
         except Abort as error:
+            self.discard()
             raise Indefinite(str(error)) from error
+        except BaseException:
+            self.discard()
+            raise
+        self._outbox = self._new_outbox()
         failpoint.hit(Point.AFTER_PRODUCER)
 
     def begin(self) -> None:
-        """Raises Indefinite also when an earlier transaction's end may still be under way."""
-        try:
-            self.producer.poll(0)  # tells of lost connections
-            if lost := self._connections.lost:
-                raise Indefinite(f"a request may still be under way on a lost connection: {lost}")
-            self._connections.refused = ""
-            self.producer.begin_transaction()
-        except KafkaException as error:
-            raise Indefinite(client.text(error)) from error
+        """Raises Indefinite when this producer is no longer of use."""
+        if self._loop.is_closed():
+            raise Indefinite("this producer was thrown away")
+        self._run(self._exchange.begin())
         self.open = True
 
-    def commit(self, offsets: list[TopicPartition], group_metadata: object) -> None:
-        """All or nothing, with the input offsets. After Abort nothing was committed; after Indefinite nobody knows."""
+    @property
+    def produce(self) -> Callable[..., None]:
+        """produce(topic, value, key, lane[, headers]) within the open transaction: bound once, for it is called for each output.
+
+        Raises Abort or Indefinite, of this or of an earlier record; Stopped.
+        """
+        return self._outbox.produce
+
+    def commit(self, offsets: Mapping[Place, int], metadata: bytes) -> None:
+        """All or nothing, with the input offsets of this member (`consumer_group_metadata`). After Abort nothing was committed;
+        after Indefinite nobody knows."""
+        member = Membership.of(metadata)
+        self.flush(member.group)
         failpoint.hit(Point.BEFORE_OFFSETS)
-        self._step(lambda seconds: self.producer.send_offsets_to_transaction(offsets, group_metadata, seconds))
+        self._run(self._exchange.commit_offsets(offsets, member))
         failpoint.hit(Point.AFTER_OFFSETS)
-        try:
-            self._step(self.producer.commit_transaction)
-        except Abort as error:
-            # The client knows that it must abort, but a commit request may have been on its way.
-            raise Indefinite(str(error)) from error
+        self.end()
         failpoint.hit(Point.AFTER_COMMIT)
+
+    def flush(self, group: str) -> None:
+        """What was produced is with the brokers, and this group's offsets may be committed with it. Raises as `commit`."""
+
+        async def sent() -> None:
+            for batch in self._outbox.seal():
+                self._exchange.put(batch)
+            await self._exchange.flush(group)
+
+        self._run(sent())
+
+    def end(self) -> None:
+        """Commit. Raises Indefinite: a refused commit may have been one."""
+        try:
+            self._run(self._exchange.end(commit=True))
+        except Abort as error:
+            raise Indefinite(str(error)) from error
         self.open = False
 
     def abort(self) -> None:
@@ -117,50 +110,54 @@ class Transactions:
             return
         failpoint.hit(Point.BEFORE_ABORT)
         try:
-            self._step(self.producer.abort_transaction)
+            self._run(self._exchange.renew())
         except Abort as error:
             raise Indefinite(str(error)) from error
+        self._outbox = self._new_outbox()
         failpoint.hit(Point.AFTER_ABORT)
         self.open = False
 
     def discard(self) -> None:
         """Drop the producer with all that it still holds; the broker aborts its transaction when the next one begins."""
-        self.producer.purge()
         self.open = False
+        if self._loop.is_closed():
+            return
+        with contextlib.suppress(Exception):
+            self._loop.run_until_complete(self._exchange.close())
+        if left := asyncio.all_tasks(self._loop):
+            for task in left:
+                task.cancel()
+            self._loop.run_until_complete(asyncio.wait(left, timeout=_SLICE_SECONDS))
+        self._loop.close()
 
-    def _step(self, call: Callable[[float], object]) -> None:
+    def _new_outbox(self) -> Outbox:
+        return Outbox(*self._exchange.producer, self._clock_ms, self._full)
+
+    def _full(self, batch: Sealed) -> None:
+        """Off with it, and a look at what came back; waits where too much is on its way."""
+
+        async def sent() -> None:
+            self._exchange.put(batch)
+            await asyncio.sleep(0)
+            await self._exchange.has_room(PENDING_BYTES)
+
+        self._run(sent())
+        if self._exchange.failed is not None:
+            raise self._exchange.failed
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Raises what it raises; Indefinite when it takes too long, Stopped when it takes long and the process is to end."""
+        task = self._loop.create_task(work)
         deadline = time.monotonic() + CALL_SECONDS
         while True:
-            try:
-                with self._calls:
-                    call(_SLICE_SECONDS)
-                return
-            except KafkaException as error:
-                self._judge(error, deadline)
-                self._pause()
+            with self._calls:
+                self._loop.run_until_complete(asyncio.wait({task}, timeout=_SLICE_SECONDS))
+            if task.done():
+                return task.result()
+            if self._stop.asked or time.monotonic() > deadline:
+                task.cancel()
+                raise Stopped if self._stop.asked else Indefinite(f"no answer within {CALL_SECONDS:.0f} s")
 
-    def _pause(self) -> None:
-        """confluent-kafka raises a fatal error (another producer has taken our place, say) from whichever poll it comes in."""
-        try:
-            self.producer.poll(_PAUSE_SECONDS)
-        except KafkaException as error:
-            raise Indefinite(client.text(error)) from error
 
-    def _judge(self, error: KafkaException, deadline: float) -> None:
-        """Return to try again; else raise what the error means."""
-        about = error.args[0]
-        if self._stop.asked:
-            raise Stopped from error
-        if about.code() == KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED:
-            raise HumanNeeded(f"not allowed to write transactions: {about.str()}: run `bus up`, which sets the access rights")
-        if about.code() in (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH):
-            raise Indefinite(client.text(error)) from error
-        if about.retriable() and not about.fatal() and time.monotonic() < deadline:
-            return
-        raise (Abort if about.txn_requires_abort() else Indefinite)(self._reason(error)) from error
-
-    def _reason(self, error: KafkaException) -> str:
-        """With the name of a topic that may not be written: the error itself has none."""
-        with contextlib.suppress(KafkaException):
-            self.producer.poll(0)
-        return f"{client.text(error)}: {refused}" if (refused := self._connections.refused) else client.text(error)
+async def _made(config: Mapping[str, Any], transactional_id: str) -> Exchange:
+    return Exchange(config, transactional_id)

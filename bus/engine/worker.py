@@ -26,7 +26,7 @@ from bus.core.outcome import Cause
 from bus.engine import client, lanes
 from bus.engine.audit import AuditEncoder
 from bus.engine.batch import Batch
-from bus.engine.client import Calls, HumanNeeded, Stop
+from bus.engine.client import Abort, Calls, HumanNeeded, Indefinite, Stop, Stopped
 from bus.engine.following import Following
 from bus.engine.member import Member
 from bus.engine.meter import Meter
@@ -35,7 +35,7 @@ from bus.engine.plan import PlanError
 from bus.engine.policy import Grounds, Policy
 from bus.engine.readiness import Readiness
 from bus.engine.replica import ReplicaError, ReplicaReader
-from bus.engine.transaction import Abort, Indefinite, Stopped, Transactions
+from bus.engine.transaction import Transactions
 from bus.signatures import keys
 
 CHUNK_RECORDS = 2_000
@@ -95,6 +95,7 @@ class Worker:
         self._name = f"engine-{index}"
         self._log = telemetry.logger("engine", str(index))
         self._config = access.confluent(settings, "engine") | {"client.id": self._name}
+        self._connection = access.aiokafka(settings, "engine") | {"client_id": self._name}
         self._meter = Meter(clock_ms)
         grounds = Grounds.load(settings)
         self._following = Following(self._config, grounds, self._log, partial(keys.public, settings))
@@ -148,7 +149,7 @@ class Worker:
         """Tried until it works: without a broker there is nothing else to do. Raises HumanNeeded, Stopped."""
         while True:
             try:
-                made = Transactions(self._config, self._name, self._stop, self._calls)
+                made = Transactions(self._connection, self._name, self._stop, self._calls, wall_clock_ms)
                 self._meter.goes_on(Cause.PRODUCER)
                 return made
             except Indefinite as error:
@@ -213,7 +214,7 @@ class Worker:
         pause = max(0.0, self._ended + self._settings.engine.poll_ms / 1000 - began)
         transactions.begin()
         failpoint.hit(Point.AFTER_BEGIN)
-        batch = Batch(self._policy, self._member.lanes, transactions.producer, self._clock_ms())
+        batch = Batch(self._policy, self._member.lanes, transactions.produce, self._clock_ms())
         if not self._fill(batch, first, began, pause):
             return
         try:
@@ -325,7 +326,8 @@ class Worker:
 
     def close(self) -> None:
         """Leave; an open transaction is ended by the next worker of this index, or by the broker in time."""
-        self._transactions = None
+        if self._transactions is not None:
+            self._transactions.discard()
         self._following.close()
         self._backfill.close()
         self._member.close()

@@ -25,7 +25,6 @@ from bus.config import Settings
 from bus.core import failpoint, topics
 from bus.core.failpoint import Point
 from bus.core.topics import REDRIVEN_HEADER
-from bus.engine.transaction import PRODUCER
 from bus.letters import reading
 from bus.letters.letter import Letter, LetterError, Place
 from bus.letters.plan import REDRIVE, Item, Plan, judge
@@ -37,6 +36,19 @@ PRINCIPAL = "redrive"
 TRANSACTIONAL_ID = "redrive"
 STEP_SECONDS = 30.0
 FLUSH_SECONDS = 30.0
+PRODUCER = {
+    "acks": "all",
+    "enable.idempotence": True,
+    "compression.type": "lz4",
+    "partitioner": "murmur2_random",
+    "message.max.bytes": 33_554_432,  # far above what a topic takes: whatever could be read must be able to go back
+    "queue.buffering.max.kbytes": 36_864,
+    "transaction.timeout.ms": 15_000,
+    "linger.ms": 0,
+    "retry.backoff.ms": 20,
+    "retry.backoff.max.ms": 500,
+    "reconnect.backoff.max.ms": 1_000,
+}
 _AGAIN = "Run the same plan again: what was done is not done twice"
 
 
@@ -130,7 +142,7 @@ class Run:
         return made
 
     def _producer(self) -> Producer:
-        own = {"transactional.id": TRANSACTIONAL_ID, "linger.ms": 0, "delivery.report.only.error": False}
+        own = {"transactional.id": TRANSACTIONAL_ID}
         producer = Producer(self._connection | PRODUCER | own | self._connections.settings())
         try:
             producer.init_transactions(STEP_SECONDS)

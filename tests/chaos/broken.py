@@ -18,7 +18,8 @@ from bus import config
 from bus.config import ROOT, Settings
 from bus.core import failpoint
 from bus.engine import worker
-from bus.engine.transaction import Abort, Indefinite, Transactions
+from bus.engine.client import Abort, Indefinite
+from bus.engine.transaction import Transactions
 from tests.chaos import bugs, bugs_capture, planting  # noqa: F401 imported, bugs are in planting.ALL
 
 if TYPE_CHECKING:

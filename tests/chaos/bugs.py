@@ -19,6 +19,7 @@ from bus.engine import client, lanes, plan, policy
 from bus.engine.audit import LaneCount
 from bus.engine.batch import Batch, Run
 from bus.engine.lanes import Recovered
+from bus.engine.member import GROUP
 from bus.engine.policy import Policy
 from bus.engine.replica import ReplicaReader
 from bus.engine.transaction import Transactions
@@ -39,27 +40,26 @@ def offsets_committed_before_the_outputs() -> None:
     late: list[tuple[Any, ...]] = []
     begin, commit = Batch.__init__, Transactions.commit
 
-    class Late:
-        def __init__(self, producer: Any) -> None:
-            self._producer, self.poll = producer, producer.poll
-
-        def produce(self, topic: str, *rest: Any, **named: Any) -> None:
-            if topic in (topics.AUDIT, topics.LANES):
-                self._producer.produce(topic, *rest, **named)
-            else:
-                late.append((topic, *rest, named))
-
     def init(self: Batch, *given: Any) -> None:
         begin(self, *given)
         late.clear()
-        replace(self, "_producer", Late(self._producer))
+        honest = self._produce
+
+        def produce(topic: str, *rest: Any) -> None:
+            if topic in (topics.AUDIT, topics.LANES):
+                honest(topic, *rest)
+            else:
+                late.append((topic, *rest))
+
+        replace(self, "_produce", produce)
 
     def commit_twice(self: Transactions, *given: Any) -> None:
         commit(self, *given)
-        self.producer.begin_transaction()
-        for *record, named in late:
-            self.producer.produce(*record, **named)
-        self.producer.commit_transaction(20)
+        self.begin()
+        for record in late:
+            self.produce(*record)
+        self.flush(GROUP)
+        self.end()
 
     replace(Batch, "__init__", init)
     replace(Transactions, "commit", commit_twice)
@@ -68,13 +68,20 @@ def offsets_committed_before_the_outputs() -> None:
 @bug(KILLS)
 def outputs_committed_before_the_offsets() -> None:
     """The outputs in one transaction, the lane records and offsets in the next."""
-    honest = Batch.close
+    made: list[Transactions] = []
+    honest, begin = Batch.close, Transactions.begin
+
+    def note(self: Transactions) -> None:
+        made[:] = [self]
+        begin(self)
 
     def close(self: Batch, *given: Any) -> Any:
-        self._producer.commit_transaction(20)
-        self._producer.begin_transaction()
+        made[0].flush(GROUP)
+        made[0].end()
+        begin(made[0])
         return honest(self, *given)
 
+    replace(Transactions, "begin", note)
     replace(Batch, "close", close)
 
 

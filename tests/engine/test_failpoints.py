@@ -17,8 +17,9 @@ from confluent_kafka import Consumer
 from bus.core import failpoint
 from bus.core.failpoint import Point
 from bus.engine import client
+from bus.engine.client import Abort, Indefinite
 from bus.engine.member import GROUP
-from bus.engine.transaction import Abort, Indefinite, Transactions
+from bus.engine.transaction import Transactions
 from tests.chaos import broken
 from tests.engine.stage import Stage
 from tests.engine.test_worker import working

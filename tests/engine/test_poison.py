@@ -10,7 +10,6 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from confluent_kafka import Producer
 from prometheus_client import generate_latest
 
 from bus import telemetry
@@ -108,7 +107,7 @@ class Trial:
         agreed = on.world.agreements
         self.policy = Policy(agreed, {self.topic: on.plan}, 77, "register")
         held = {0: Lane.of(LaneState({}, {}), tuple(a.id for a in agreed))}
-        self.batch = Batch(self.policy, held, cast(Producer, SimpleNamespace(produce=self._produce)), AT_MS)
+        self.batch = Batch(self.policy, held, self._produce, AT_MS)
         self._person_of = on.replica.get
 
     def _produce(self, topic: str, value: bytes | None, key: bytes | None, lane: int, headers: Any = ()) -> None:

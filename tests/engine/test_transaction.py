@@ -1,24 +1,21 @@
-"""The producer and its calls: whatever could be read has room in its queue, and a call that does not return is seen."""
+"""The producer on a real broker, and the watch over calls that do not return."""
 
 from __future__ import annotations
 
 import contextlib
+import random
+from collections.abc import Callable, Iterator
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException, Producer
 
+from bus import access
 from bus.access import Connections
-from bus.engine import transaction
-from bus.engine.client import STUCK_LOOKS, Calls, Stop
-from bus.engine.transaction import Indefinite, Transactions
-
-
-def test_a_record_of_the_greatest_size_finds_room_in_the_queue() -> None:
-    """Else it would be refused for ever: an empty queue has no more room than this."""
-    producer = Producer(transaction.PRODUCER | {"bootstrap.servers": "127.0.0.1:9"})
-    room = 1_024  # for the key and the headers, which count too
-    producer.produce("any", bytes(transaction.MAX_MESSAGE_BYTES - room), bytes(16), headers={"x-dead-code": b"TOO_LARGE"})
-    producer.purge()
+from bus.engine.client import STUCK_LOOKS, Abort, Calls, Indefinite, Stop
+from bus.engine.transaction import Transactions
+from bus.engine.worker import wall_clock_ms
+from tests.engine import scratch
+from tests.engine.scratch import committed
+from tests.engine.stage import Stage
 
 
 def looks(calls: Calls, count: int) -> bool:
@@ -53,39 +50,88 @@ def test_one_call_after_the_other_is_not_one_that_is_stuck() -> None:
             assert not calls.stuck()
 
 
-class Fenced:
-    """A producer that is told between two tries of a step that another one has taken its place: confluent-kafka raises a fatal
-    error from `poll`. On a real broker that takes a worker that sleeps within a commit, for longer than its transaction may."""
-
-    asleep = False
-
-    def __init__(self, _: object) -> None: ...
-
-    def begin_transaction(self) -> None: ...
-
-    def try_again(self, *_: object) -> None:
-        if self.asleep:
-            raise KafkaException(KafkaError(KafkaError._TIMED_OUT, "not yet", False, True, False))
-
-    init_transactions = send_offsets_to_transaction = commit_transaction = abort_transaction = try_again
-
-    def poll(self, _: float) -> None:
-        if self.asleep:
-            raise KafkaException(KafkaError(KafkaError._FENCED, "by a newer instance", True, False, False))
+@pytest.fixture
+def topic(stage: Stage, request: pytest.FixtureRequest) -> Iterator[str]:
+    with scratch.topic(stage.config, request.node.name) as name:
+        yield name
 
 
-@pytest.mark.parametrize("step", ["begin", "commit", "abort"])
-def test_a_producer_that_learns_of_its_end_from_a_poll_leaves_the_outcome_open(
-    step: str, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def make(stage: Stage, request: pytest.FixtureRequest) -> Callable[[], Transactions]:
+    """Producers of one and the same id."""
+    config = access.aiokafka(stage.settings, "admin")
+    return lambda: Transactions(config, f"test-{request.node.name}", Stop(), Calls(), wall_clock_ms)
+
+
+@pytest.mark.parametrize("step", ["flush", "commit", "abort"])
+def test_a_producer_whose_place_another_has_taken_commits_nothing(
+    step: str, make: Callable[[], Transactions], stage: Stage, topic: str
 ) -> None:
-    """Else the worker would end where it is to start over."""
-    monkeypatch.setattr(transaction, "Producer", Fenced)
-    made = Transactions({}, "engine-0", Stop(), Calls())
-    if step != "begin":
+    """And says that the outcome is open, for it was not asked: else the worker would end where it is to start over."""
+    first = make()
+    first.begin()
+    first.produce(topic, b"never", None, 0)
+    if step != "flush":
+        first.flush("test")
+    second = make()
+    if step == "abort":
+        first.abort()  # takes the place back, with a new epoch
+        second.begin()
+        second.produce(topic, b"never", None, 0)
+        with pytest.raises(Indefinite, match=r"EPOCH|FENCED"):
+            second.flush("test")
+    else:
+        with pytest.raises(Indefinite, match=r"EPOCH|FENCED"):
+            first.flush("test") if step == "flush" else first.end()
+    first.discard()
+    second.discard()
+    assert b"never" not in committed(stage.config, topic)
+
+
+def test_a_thrown_away_producer_is_of_no_more_use(make: Callable[[], Transactions]) -> None:
+    made = make()
+    made.begin()
+    made.discard()
+    assert not made.open
+    with pytest.raises(Indefinite):
         made.begin()
-    monkeypatch.setattr(Fenced, "asleep", True)
-    with pytest.raises(Indefinite, match="_FENCED"):
-        {"begin": made.begin, "commit": lambda: made.commit([], None), "abort": made.abort}[step]()
+    made.discard()
+
+
+def test_a_transaction_of_many_batches_of_one_lane_keeps_their_order(
+    make: Callable[[], Transactions], stage: Stage, topic: str
+) -> None:
+    """Of several transactions one is aborted: its records are nowhere, and the next ones are taken."""
+    made = make()
+    for number in range(4):
+        made.begin()
+        for n in range(60):
+            made.produce(topic, b"%d %d %s" % (number, n, random.Random(n).randbytes(20_000)), None, 0)
+        if number == 2:
+            made.abort()
+        else:
+            made.flush("test")
+            made.end()
+    made.discard()
+    found = [value.split(b" ", 2)[:2] for value in committed(stage.config, topic)]
+    assert found == [[b"%d" % number, b"%d" % n] for number in (0, 1, 3) for n in range(60)]
+
+
+def test_a_record_that_a_topic_does_not_take_aborts_and_the_next_transaction_goes_on(
+    make: Callable[[], Transactions], stage: Stage, topic: str
+) -> None:
+    made = make()
+    made.begin()
+    made.produce(topic, random.Random(1).randbytes(9_000_000), None, 0)
+    with pytest.raises(Abort, match=f"MSG_SIZE_TOO_LARGE.*{topic}"):
+        made.flush("test")
+    made.abort()
+    made.begin()
+    made.produce(topic, b"taken", None, 0)
+    made.flush("test")
+    made.end()
+    made.discard()
+    assert b"taken" in committed(stage.config, topic)
 
 
 @pytest.mark.parametrize(

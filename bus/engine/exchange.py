@@ -1,0 +1,311 @@
+"""What a transactional producer says to brokers, each request sent once: the asynchronous part of `bus.engine.transaction`.
+
+librdkafka sends a request for each partition, and a broker takes one of a connection at a time; here all partitions of one
+leader go in one request, which with a few records in each of 22 takes a third of the time (docs/performance.md).
+
+Nothing is sent again unless a broker has said that it did nothing. Whatever else goes wrong ends the transaction, for the worker
+knows how to do it once more; so there is no request of which nobody knows the outcome and which could yet arrive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any
+
+from aiokafka import errors as told
+from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
+from aiokafka.protocol.produce import ProduceRequest
+from aiokafka.protocol.transaction import (
+    AddOffsetsToTxnRequest,
+    AddPartitionsToTxnRequest,
+    EndTxnRequest,
+    InitProducerIdRequest,
+)
+from aiokafka.structs import TopicPartition
+from confluent_kafka import KafkaError
+
+from bus.core import failpoint
+from bus.core.failpoint import Point
+from bus.engine.client import Abort, HumanNeeded, Indefinite
+from bus.engine.membership import Membership, TxnOffsetCommit
+from bus.engine.outbox import Place, Sealed
+
+TRANSACTION_TIMEOUT_MS = 15_000
+"""How long the broker keeps a silent worker's transaction open."""
+REQUEST_BYTES = 1_048_576
+"""No batch is added to a request that has as much."""
+REQUEST_SECONDS = 20.0
+"""Longest wait for one answer."""
+AGAIN_SECONDS = 25.0
+"""Longest time for which a request is repeated that brokers put off."""
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.002, 0.1
+CLOSE_SECONDS = 0.5
+_ALL_REPLICAS = -1
+_TURNS = 3
+"""Of the event loop, from the end of a connection to the moment that aiokafka knows of it."""
+
+_PUT_OFF = frozenset(
+    {KafkaError.CONCURRENT_TRANSACTIONS, KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.UNKNOWN_TOPIC_OR_PART}
+)
+_ELSEWHERE = frozenset({KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_NOT_AVAILABLE})
+_OTHER_LEADER = frozenset(
+    {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_TOPIC_OR_PART}
+)
+_NOT_OURS = frozenset(
+    {
+        KafkaError.PRODUCER_FENCED,
+        KafkaError.INVALID_PRODUCER_EPOCH,
+        KafkaError.INVALID_PRODUCER_ID_MAPPING,
+        KafkaError.INVALID_TXN_STATE,
+        KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER,
+        KafkaError.UNKNOWN_PRODUCER_ID,
+    }
+)
+_log = logging.getLogger("aiokafka")
+_log.addHandler(logging.NullHandler())
+_log.setLevel(logging.ERROR)  # its debug lines quote records
+
+
+def words(code: int) -> str:
+    error = KafkaError(code)
+    return f"{error.name()}: {error.str()}"
+
+
+def judge(code: int, about: str = "") -> None:
+    """Return if a broker's answer to a request of a transaction is that all is well; else raise what it means."""
+    if code == 0:
+        return
+    if code == KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED:
+        raise HumanNeeded(f"not allowed to write transactions: {words(code)}: run `bus up`, which sets the access rights")
+    raise (Indefinite if code in _NOT_OURS else Abort)(f"{words(code)}{about and f': {about}'}")
+
+
+class Exchange:
+    """One connection group to the brokers. All methods but `failed` and `pending_bytes` are for its event loop.
+
+    `producer`: (id, epoch), once there is one.
+    """
+
+    def __init__(self, config: Mapping[str, Any], transactional_id: str) -> None:
+        self._id = transactional_id
+        self._client = AIOKafkaClient(**config, request_timeout_ms=int(REQUEST_SECONDS * 1000))
+        self.producer = (-1, -1)
+        self.failed: Exception | None = None
+        """Why the open transaction cannot be committed."""
+        self.pending_bytes = 0
+        """Of batches whose arrival no broker has confirmed."""
+        self._queue: deque[Sealed] = deque()
+        self._added: set[Place] = set()
+        """Places that are part of the open transaction."""
+        self._group = ""
+        """The group whose offsets are part of it."""
+        self._driver: asyncio.Task[None] | None = None
+        self._sent: set[asyncio.Task[None]] = set()
+        self._coordinators: dict[tuple[int, str], int] = {}
+
+    async def open(self) -> None:
+        """Reach a broker and become the producer of this id: earlier ones are fenced, what they left open is aborted."""
+        try:
+            await self._client.bootstrap()
+        except told.KafkaError as error:
+            raise Indefinite(f"no broker is reached: {type(error).__name__}") from error
+        await self.renew()
+
+    async def renew(self) -> None:
+        """A new epoch. What is open under the old one is aborted, and whatever of it arrives later is refused."""
+        self.drop()
+        asked = InitProducerIdRequest(self._id, TRANSACTION_TIMEOUT_MS)
+        answer = await self._coordinated(lambda: asked, lambda a: [a.error_code])
+        self.producer = (answer.producer_id, answer.producer_epoch)
+
+    def drop(self) -> None:
+        """Forget what is under way."""
+        for task in (*self._sent, *([self._driver] if self._driver else [])):
+            task.cancel()
+        self._sent.clear()
+        self._queue.clear()
+        self._driver, self.failed, self.pending_bytes = None, None, 0
+        self._added.clear()
+        self._group = ""
+
+    async def begin(self) -> None:
+        """A transaction. Connections that brokers have closed meanwhile are seen, so that no request goes there."""
+        self._added.clear()
+        self._group = ""
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
+
+    def put(self, batch: Sealed) -> None:
+        """Send it, behind what was put before. Its fate is told by `failed` or `flush`."""
+        self._queue.append(batch)
+        self.pending_bytes += len(batch.content)
+        if self._driver is None or self._driver.done():
+            self._driver = asyncio.get_running_loop().create_task(self._guarded(self._drive()))
+
+    async def flush(self, group: str) -> None:
+        """Until all batches are confirmed, and this group is part of the transaction."""
+        joined = asyncio.ensure_future(self._join(group))
+        while self._driver is not None and not self._driver.done():
+            await self._driver
+        while self._sent:
+            await asyncio.wait(self._sent)
+        await asyncio.wait({joined})
+        if self.failed is not None:
+            raise self.failed
+        joined.result()
+
+    async def has_room(self, most_bytes: int) -> None:
+        """Until fewer bytes are under way, or there is no hope of that."""
+        while self.failed is None and self.pending_bytes > most_bytes:
+            under_way = {*self._sent, *([self._driver] if self._driver else [])}
+            await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+
+    async def commit_offsets(self, offsets: Mapping[Place, int], member: Membership) -> None:
+        def codes(answer: Any) -> Iterable[int]:
+            return (code for _, listed, _ in answer.errors for _, code, _ in listed)
+
+        await self._coordinated(lambda: TxnOffsetCommit(self._id, self.producer, member, offsets), codes, member.group)
+
+    async def end(self, commit: bool) -> None:
+        await self._coordinated(lambda: EndTxnRequest(self._id, *self.producer, commit), lambda a: [a.error_code])
+
+    async def close(self) -> None:
+        self.drop()
+        await asyncio.wait_for(self._client.close(), CLOSE_SECONDS)
+
+    # -- batches ------------------------------------------------------------------------------------------------------------
+
+    async def _guarded(self, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except (Abort, Indefinite, HumanNeeded) as error:
+            self.failed = self.failed or error
+            self._queue.clear()
+        except told.KafkaError as error:
+            self.failed = self.failed or Indefinite(_lost(error))
+            self._queue.clear()
+
+    async def _drive(self) -> None:
+        while self._queue:
+            taken = list(self._queue)
+            self._queue.clear()
+            await self._add({(batch.topic, batch.lane) for batch in taken})
+            for node, group in self._by_leader(taken):
+                if not await self._client.ready(node):  # here, so that the tasks below write in their order
+                    raise Indefinite("a partition's leader is not reached")
+                task = asyncio.get_running_loop().create_task(self._guarded(self._send(node, group)))
+                self._sent.add(task)
+                task.add_done_callback(self._sent.discard)
+
+    def _by_leader(self, batches: Iterable[Sealed]) -> list[tuple[int, list[Sealed]]]:
+        """(broker, batches of one request), in order: a request has one batch of a place at most."""
+        found: list[tuple[int, list[Sealed]]] = []
+        filling: dict[int, tuple[list[Sealed], set[Place], list[int]]] = {}
+        for batch in batches:
+            leader = self._client.cluster.leader_for_partition(TopicPartition(batch.topic, batch.lane))
+            place = (batch.topic, batch.lane)
+            if leader is None or leader < 0:
+                raise Abort(f"{batch.topic!r} lane {batch.lane} has no leader")
+            if leader in filling and (place in filling[leader][1] or filling[leader][2][0] >= REQUEST_BYTES):
+                del filling[leader]
+            if leader not in filling:
+                filling[leader] = ([], set(), [0])
+                found.append((leader, filling[leader][0]))
+            listed, places, size = filling[leader]
+            listed.append(batch)
+            places.add(place)
+            size[0] += len(batch.content)
+        return found
+
+    async def _send(self, node: int, batches: list[Sealed]) -> None:
+        grouped: dict[str, list[tuple[int, bytes]]] = {}
+        for batch in batches:
+            grouped.setdefault(batch.topic, []).append((batch.lane, bytes(batch.content)))
+        size = sum(len(batch.content) for batch in batches)
+        request = ProduceRequest(self._id, _ALL_REPLICAS, int(REQUEST_SECONDS * 1000), list(grouped.items()))
+        answer: Any = await self._client.send(node, request)
+        self.pending_bytes -= size
+        for topic, listed in answer.topics:
+            for lane, code, *_ in listed:
+                if code in _OTHER_LEADER:
+                    self._client.force_metadata_update()
+                judge(code, f"{topic!r} lane {lane}")
+
+    async def _add(self, places: set[Place]) -> None:
+        fresh = places - self._added
+        if not fresh:
+            return
+        grouped: dict[str, list[int]] = {}
+        for topic, lane in sorted(fresh):
+            grouped.setdefault(topic, []).append(lane)
+        await self._know(grouped)
+
+        def codes(answer: Any) -> Iterable[int]:
+            found = {code: topic for topic, listed in answer.errors for _, code in listed}
+            if refused := found.get(KafkaError.TOPIC_AUTHORIZATION_FAILED):
+                judge(KafkaError.TOPIC_AUTHORIZATION_FAILED, f"{refused!r}")
+            return found
+
+        await self._coordinated(lambda: AddPartitionsToTxnRequest(self._id, *self.producer, list(grouped.items())), codes)
+        self._added |= fresh
+        failpoint.hit(Point.PARTITIONS_ADDED)
+
+    async def _know(self, names: Iterable[str]) -> None:
+        """Learn who leads these topics."""
+        cluster, deadline = self._client.cluster, time.monotonic() + AGAIN_SECONDS
+        while missing := [name for name in names if not cluster.partitions_for_topic(name)]:
+            if missing[0] in cluster.unauthorized_topics or time.monotonic() > deadline:
+                unknown = KafkaError.UNKNOWN_TOPIC_OR_PART
+                judge(KafkaError.TOPIC_AUTHORIZATION_FAILED if missing[0] in cluster.unauthorized_topics else unknown, missing[0])
+            for name in missing:
+                self._client.add_topic(name)
+            await self._client.force_metadata_update()
+            await asyncio.sleep(FIRST_PAUSE_SECONDS)
+
+    # -- coordinators ---------------------------------------------------------------------------------------------------------
+
+    async def _join(self, group: str) -> None:
+        if self._group != group:
+            if self._driver is not None:
+                await asyncio.wait({self._driver})  # or the coordinator puts one of the two off
+            await self._coordinated(lambda: AddOffsetsToTxnRequest(self._id, *self.producer, group), lambda a: [a.error_code])
+            self._group = group
+
+    async def _coordinated(self, request: Callable[[], Any], codes: Callable[[Any], Iterable[int]], group: str = "") -> Any:
+        """The answer of the transaction's coordinator, or of the group's; asked again when it says that it did nothing.
+
+        Raises Abort, Indefinite, HumanNeeded.
+        """
+        deadline, pause = time.monotonic() + AGAIN_SECONDS, FIRST_PAUSE_SECONDS
+        key = (CoordinationType.GROUP, group) if group else (CoordinationType.TRANSACTION, self._id)
+        while True:
+            try:
+                code, answer = await self._asked(key, request(), codes)
+            except told.KafkaError as error:
+                raise Indefinite(_lost(error)) from error
+            if code in _ELSEWHERE:
+                self._coordinators.pop(key, None)
+            elif code not in _PUT_OFF:
+                judge(code)
+                return answer
+            if time.monotonic() > deadline:
+                judge(code)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+
+    async def _asked(self, key: tuple[int, str], request: Any, codes: Callable[[Any], Iterable[int]]) -> tuple[int, Any]:
+        if key not in self._coordinators:
+            try:
+                self._coordinators[key] = await self._client.coordinator_lookup(*key)
+            except told.BrokerResponseError as error:
+                return error.errno, None
+        answer: Any = await self._client.send(self._coordinators[key], request, group=ConnectionGroup.COORDINATION)
+        return next((code for code in codes(answer) if code), 0), answer
+
+
+def _lost(error: Exception) -> str:
+    return f"a request was not answered: {type(error).__name__}"
