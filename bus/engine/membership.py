@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import CompactArray, CompactString, Int16, Int32, Int64, Schema, TaggedFields
 
+from bus.engine.client import HumanNeeded
+
 _MARK = b"CGMDv2:"
+_NO_INSTANCE = b"\1"
 _API, _VERSION = 28, 3
 _NO_LEADER_EPOCH = -1
 _TEXT = CompactString("utf-8")
@@ -32,19 +35,23 @@ class Membership:
     def of(metadata: bytes) -> Membership:
         """From what `Consumer.consumer_group_metadata` returns: librdkafka's serialized form, which it says may change.
 
-        Raises ValueError when it has.
+        Raises HumanNeeded when it has.
         """
         try:
             if not metadata.startswith(_MARK):
                 raise ValueError
             (generation,) = struct.unpack_from("=i", metadata, len(_MARK))
             group, member, rest = metadata[len(_MARK) + 4 :].split(b"\0", 2)
-            absent, instance, end = rest[0], *rest[1:].split(b"\0", 1)
-            if end or absent not in (0, 1):
+            if rest == _NO_INSTANCE:
+                return Membership(group.decode(), generation, member.decode(), None)
+            none, instance, end = rest.split(b"\0")
+            if none or end:
                 raise ValueError
-            return Membership(group.decode(), generation, member.decode(), None if absent else instance.decode())
-        except (ValueError, IndexError, struct.error):
-            raise ValueError("this confluent-kafka writes a member's metadata in another way") from None
+            return Membership(group.decode(), generation, member.decode(), instance.decode())
+        except (ValueError, struct.error):
+            raise HumanNeeded(
+                "this confluent-kafka writes a member's metadata in another way: install the version in uv.lock"
+            ) from None
 
 
 class _Answer(Response):  # type: ignore[misc]  # aiokafka has no types

@@ -326,13 +326,14 @@ async def _write(writer: asyncio.StreamWriter, frame: bytes) -> None:
 
 
 def _refused(frame: bytes, topic: str) -> bytes:
-    """An answer to PRODUCE, version 9 or 10: topics by name, then partitions of 33 bytes each where none has an error."""
-    name = bytes([len(topic) + 1]) + topic.encode()
+    """An answer to PRODUCE, versions 5 to 7: topics by name, then partitions of 30 bytes each."""
+    name = struct.pack(">h", len(topic)) + topic.encode()
     at = frame.find(name)
     if at < 0:
         return frame
     told, at = bytearray(frame), at + len(name)
-    for first in range(at + 1, at + 1 + 33 * (frame[at] - 1), 33):
+    (count,) = struct.unpack_from(">i", frame, at)
+    for first in range(at + 4, at + 4 + 30 * count, 30):
         struct.pack_into(">h", told, first + 4, _TOO_FEW_REPLICAS_AFTER_APPEND)
     return bytes(told)
 
