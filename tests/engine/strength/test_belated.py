@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from tests.engine.stage import Stage
 
 pytestmark = pytest.mark.timeout(120)
 CLIENT = "belated"
+WAIT_SECONDS = 10.0
 
 
 @pytest.fixture
@@ -52,7 +54,10 @@ def half_done(transactions: Transactions, topic: str, fault: Fault) -> None:
     transactions.produce(topic, b"aborted, too", None, 0)
     with contextlib.suppress(Abort, Indefinite):
         transactions.flush(topic)
-    assert fault.over
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not fault.over:
+        assert time.monotonic() < deadline
+        transactions._run(asyncio.sleep(0.02))
     with contextlib.suppress(Indefinite):
         transactions.abort()
 
@@ -91,7 +96,7 @@ def test_connections_that_are_lost_between_two_transactions_cost_nothing(
     one = with_one(made(config, topic), topic, b"one")
     one.end()
     proxy.cut()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + WAIT_SECONDS
     while any(conn.connected() for conn in one._exchange._client._conns.values()):
         assert time.monotonic() < deadline
         one.begin()

@@ -46,7 +46,8 @@ def test_a_mistreated_request_changes_nothing_of_what_is_delivered(
     stage.check()
     told = [line["event"] for line in stage.log("engine-0")[before:]]
     if kind in LOSING:  # the producer is new, or even the process is, and then the lanes were read again
-        new = told.index("producer_replaced") if "producer_replaced" in told else told.index("process_started", 1)
+        renewed = ("producer_awaited", "producer_replaced")
+        new = next(n for n, event in enumerate(told) if event in renewed or (n and event == "process_started"))
         assert "lanes_assigned" in told[new:]
     elif kind is Kind.DELAY:
         assert "producer_replaced" not in told
