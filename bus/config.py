@@ -66,7 +66,7 @@ class Engine:
     workers: int = 2
     batch_events: int = 50_000
     poll_ms: int = 10
-    """From a commit to the next transaction's first output, unless a batch is full before; meanwhile input gathers."""
+    """From a commit to the next transaction's first output, unless 2,000 records are there before; meanwhile input gathers."""
     max_record_bytes: int = 1_048_576
     register_wait_seconds: float = 600.0
     """How long a worker waits at start for the register replica to be complete, and later whenever it is made anew."""

@@ -234,8 +234,8 @@ class Worker:
     def _fill(self, batch: Batch, first: list[Any], began: float, pause: float) -> bool:
         """Take records in until there are no more, the batch is full, or other agreements wait. False: a rebalance ended it.
 
-        Input is gathered for the pause before anything is produced: while the coordinator still ends the transaction before, it
-        puts the producer off by 20 ms (CONCURRENT_TRANSACTIONS), and whatever is produced meanwhile waits with it.
+        Input is gathered for the pause first: a transaction costs brokers and readers the same whatever is in it, and while the
+        coordinator still ends the one before it puts the producer off (CONCURRENT_TRANSACTIONS).
         """
         most = self._settings.engine.batch_events
         try:

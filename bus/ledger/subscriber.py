@@ -41,7 +41,7 @@ def verify(
     connection = access.confluent(settings, principal) | {"log_level": 0}  # what matters comes as an error
     began = time.monotonic()
     try:
-        _refuse_served(settings, AdminClient(connection), topic)
+        _refuse_served(settings, AdminClient(connection), topic, agreement)
         feed = _read(connection, topic, agreement, since, progress)
     except ReplayError as error:
         raise FeedError(str(error)) from None
@@ -59,7 +59,7 @@ def verify(
     }
 
 
-def _refuse_served(settings: Settings, agencys: AdminClient, topic: str) -> None:
+def _refuse_served(settings: Settings, agencys: AdminClient, topic: str, agreement: str) -> None:
     """Raises FeedError for a topic that is there, though its agency's user does not see it.
 
     Asks the bus's own user, where this machine has its password; nothing of the topic is read with it.
@@ -70,7 +70,7 @@ def _refuse_served(settings: Settings, agencys: AdminClient, topic: str) -> None
     if topic in AdminClient(connection).list_topics(timeout=ANSWER_SECONDS).topics:
         raise FeedError(
             f"{topic!r} is there, but its agency's own user may not read it: its agreement is delivered by webhook or feed, or "
-            "is not in force (`bus agreement show` tells which); `bus ledger` accounts for the topic"
+            f"is not in force (`bus agreement show {agreement}` tells which); `bus ledger` accounts for the topic"
         )
 
 

@@ -28,3 +28,4 @@ def feeding(stage: Stage) -> Iterator[None]:
     finally:
         over.set()
         feeder.join(_JOIN_SECONDS)
+        assert not feeder.is_alive()

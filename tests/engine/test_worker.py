@@ -36,9 +36,6 @@ from tests.slower import SEVERAL
 pytestmark = pytest.mark.timeout(400)
 
 
-"""Slow proofs of what other tests here touch, too."""
-
-
 def test_every_event_is_verified_once_and_every_delivery_numbered_though_workers_are_killed(stage: Stage) -> None:
     rng = random.Random(7)
     stage.feed(500)
@@ -197,7 +194,7 @@ def test_a_client_that_begins_at_the_wrong_place_costs_an_abort_and_nothing_else
     run_here(stage, 1_200)
     stage.check()
     assert re.search(r"went (on at|back to) offset", told[0])
-    assert all("_STATE" in reason for reason in told[1:]), "librdkafka may refuse the first record after an abort: another abort"
+    assert len(told) == 1
 
 
 @SEVERAL
@@ -215,7 +212,8 @@ def test_a_client_that_skips_between_two_reads_of_one_batch_costs_an_abort_and_n
         def consume(self, count: int = 1, timeout: float = -1) -> list[Any]:
             found = super().consume(count, timeout)
             places = [(m.topic(), m.partition()) for m in found]
-            if not skipped and len(places) > 7 and places[0] == places[7] == self.polled:
+            polled, self.polled = self.polled, (None, None)
+            if not skipped and len(places) > 7 and places[0] == places[7] == polled:
                 skipped.append(7)
                 return found[7:]
             return found
@@ -239,12 +237,14 @@ def test_a_client_that_skips_between_two_reads_of_one_batch_costs_an_abort_and_n
 
 @SEVERAL
 def test_a_batch_gathers_input_before_it_produces(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is produced while the coordinator still ends the transaction before waits 20 ms with its producer."""
+    """For the pause that is left since the last commit: fewer transactions cost less."""
     steps: list[str] = []
+    pauses: list[float] = []
 
     class Noting(Consumer):
         def consume(self, count: int = 1, timeout: float = -1) -> list[Any]:
             steps.append("consume")
+            pauses.append(timeout)
             return super().consume(count, timeout)
 
     def noted(step: str, of: type, name: str) -> None:
@@ -260,12 +260,14 @@ def test_a_batch_gathers_input_before_it_produces(stage: Stage, monkeypatch: pyt
     noted("begin", Transactions, "begin")
     noted("produce", Batch, "take")
     noted("produce", Backfill, "give")
-    run_here(stage, 400)
+    with working(stage), feeding(stage):
+        stage.until("a short pause after a commit", lambda: max(pauses, default=0.0) > 0)
+    run_here(stage, 40)
     stage.check()
     after = [steps[at + 1] for at, step in enumerate(steps[:-1]) if step == "begin"]
-    assert after
     assert set(after) == {"consume"}
     assert "produce" in steps
+    assert max(pauses) <= stage.settings.engine.poll_ms / 1000
 
 
 @SEVERAL
