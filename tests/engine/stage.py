@@ -55,6 +55,8 @@ class Stage:
         self.decoder = Decoder(self._catalogue)
         self.running: dict[str, subprocess.Popen[bytes]] = {}
         self._homes: dict[str, Settings] = {}
+        self._said: dict[str, int] = {}
+        """How long a process's log was when it was started."""
         self.sources = [d for d in self.datasets.values() if not d.register]
         self.outputs = [topics.AUDIT, topics.LANES, *(topics.agency(a) for a in self.agreements)]
         self.outputs += [f(d.name) for d in self.datasets.values() for f in (topics.verified, topics.dead)]
@@ -91,6 +93,8 @@ class Stage:
     def start(self, process: str, home: Settings | None = None) -> None:
         """`home`: another home on this broker (`proxy.behind`)."""
         self._homes[process] = home or self.settings
+        path = self.settings.home / "log" / f"{process}.log"
+        self._said[process] = path.stat().st_size if path.exists() else 0
         self.running[process] = product.start(self._homes[process], process)
 
     def kill(self, process: str) -> None:
@@ -100,6 +104,9 @@ class Stage:
         found.wait(10)
 
     def stop(self, process: str) -> None:
+        """Once it listens: before, a request to stop just ends it."""
+        path = self.settings.home / "log" / f"{process}.log"
+        self.until(f"{process} to begin", lambda: b"process_started" in path.read_bytes()[self._said.get(process, 0) :])
         found = self.running.pop(process)
         found.terminate()
         assert found.wait(10) == 0
