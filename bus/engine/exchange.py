@@ -68,6 +68,7 @@ _NOT_OURS = frozenset(
 _log = logging.getLogger("aiokafka")
 _log.addHandler(logging.NullHandler())
 _log.setLevel(logging.ERROR)  # its debug lines quote records
+_log.propagate = False  # what matters comes as an error, and the process's own lines are JSON
 
 
 def words(code: int) -> str:
