@@ -14,7 +14,7 @@ from tests.pipeline.load import load
 from tests.pipeline.rest import until
 
 SEED = 11
-TIMES = 20 if SOAK else 2
+TIMES = 20 if SOAK else 1
 BACK_SECONDS = 60.0
 
 
