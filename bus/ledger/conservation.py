@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Container, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 from bus.core import topics
@@ -20,6 +21,8 @@ from bus.ledger.entries import Captured, Delivered, Entry, Letter, Line, Verifie
 from bus.ledger.sums import Books, Finding
 
 _DELIVERED = Outcome.DELIVERED.value
+_offset, _seq, _event_id = attrgetter("offset"), attrgetter("seq"), attrgetter("event_id")
+"""What an entry is found by."""
 
 
 @dataclass(slots=True)
@@ -293,8 +296,10 @@ class LaneWalk:
                 self._stray(topic, entry)
 
     def _outputs(self) -> list[str]:
+        """Those whose entries must all be of some line: not where what is older was opened too and no line was found yet."""
         names = [f(d) for d in self._scope.inputs.values() for f in (topics.verified, topics.dead)]
-        return [t for t in (*names, *(topics.agency(a) for a in sorted(self._scope.agencies))) if self._tape.is_open(t)]
+        names += [topics.agency(a) for a in sorted(self._scope.agencies)]
+        return [t for t in names if self._tape.is_open(t) and t not in self._early]
 
     def _waiting(self, dataset: str, records: list[Captured]) -> None:
         sums, redriven = self._books.of(dataset), sum(r.redriven for r in records)
@@ -384,15 +389,3 @@ def _outcomes(listed: Iterable[Mapping[str, Any]]) -> dict[str, Counter[tuple[st
 
 def _event(event_id: bytes) -> dict[str, str]:
     return {"event_id": event_id.hex()} if event_id else {}
-
-
-def _offset(entry: Entry) -> int:
-    return int(entry.offset)
-
-
-def _seq(entry: Entry) -> int:
-    return int(entry.seq)
-
-
-def _event_id(entry: Entry) -> bytes:
-    return bytes(entry.event_id)

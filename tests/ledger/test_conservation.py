@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -48,15 +48,15 @@ def copied(start: int, end: int) -> Copy:
     }
 
 
-def ledger(copy: Copy, lines: Sequence[Line], since: bool = True) -> Books:
-    """As of a time, every output may hold what is older."""
-    books = Books()
-    begins: Callable[[Line], list[str]] = lambda one: [VERIFIED, DEAD, AGENCY] if one is lines[0] else []  # noqa: E731
-    scope = Scope({INPUT: DATASET}, frozenset([AGREEMENT]), lambda *_: None, "population.person")
-    if since:
-        scope.begins = begins
-    walk = LaneWalk(Memory(0, copy), books, scope)
-    ends: dict[str, int] = dict.fromkeys(copy, 1 << 62)
+def scope_of(early: Sequence[str] = ()) -> Scope:
+    """`early`: outputs that the first line opens, and that may hold what is older."""
+    opened = iter([early])
+    return Scope({INPUT: DATASET}, frozenset([AGREEMENT]), lambda *_: None, "population.person", lambda _: next(opened, ()))
+
+
+def ledger(copy: Copy, lines: Sequence[Line], early: Sequence[str] = (VERIFIED, DEAD, AGENCY)) -> Books:
+    books, ends = Books(), dict.fromkeys(copy, 1 << 62)
+    walk = LaneWalk(Memory(0, copy), books, scope_of(early))
     for one in lines:
         walk.take(one)
         walk.leftovers(ends)
@@ -77,7 +77,7 @@ def test_what_was_decided_before_the_first_line_is_nobodys_however_much_it_is(be
 
 def test_from_the_beginning_on_nothing_is_older() -> None:
     """The same records, in a ledger of everything: each of those before the first line is one too many."""
-    books = ledger(copied(3, 23), [line(3, 13), line(13, 23)], since=False)
+    books = ledger(copied(3, 23), [line(3, 13), line(13, 23)], early=())
     assert sorted(named(books)) == [("repeated", AGENCY)] * 3 + [("unexplained", VERIFIED)] * 3
 
 
@@ -103,3 +103,28 @@ def test_a_record_too_many_among_those_of_the_range_is_named_though_older_ones_a
     copy[AGENCY].insert(20, copy[AGENCY][2]._replace(offset=100))
     copy[VERIFIED].insert(20, Verified(100, event_id(100), ()))
     assert sorted(named(ledger(copy, [line(5, 15), line(15, 25)]))) == [("repeated", AGENCY), ("unexplained", VERIFIED)]
+
+
+def test_older_events_are_nobodys_where_the_lines_of_the_range_speak_of_none_that_was_verified() -> None:
+    """Five good events before the range, one dead letter in it: nothing tells where verified events of the range would begin,
+    and none is due."""
+    copy = copied(5, 5)
+    copy[INPUT], copy[DEAD] = [Captured(5, event_id(5), False)], [Letter(0, 5, "MALFORMED")]
+    copy[AGENCY] = []
+    books = ledger(copy, [line(5, 6, dead=1)])
+    assert books.clean, books.told()["differences"][:3]
+    assert (books.of(DATASET).dead.total(), books.of(DATASET).decided) == (1, 0)
+
+
+def test_outputs_that_no_line_speaks_of_and_that_are_not_opened_for_older_ones_must_be_empty() -> None:
+    """A dataset without a line in the range is looked at from the time on at which the range begins."""
+    copy = copied(0, 0) | {VERIFIED: [Verified(0, event_id(0), ())]}
+    assert named(ledger(copy, [])) == [("unexplained", VERIFIED)]
+
+
+def test_the_end_of_the_audit_is_not_waited_beyond_for_what_is_older() -> None:
+    """`leftovers` asks for further lines as long as an output holds what no line explained; older records never get one."""
+    copy = copied(5, 5) | {INPUT: [Captured(5, event_id(5), False)], DEAD: [Letter(0, 5, "MALFORMED")], AGENCY: []}
+    walk = LaneWalk(Memory(0, copy), Books(), scope_of([VERIFIED, DEAD]))
+    walk.take(line(5, 6, dead=1))
+    assert not walk.leftovers(dict.fromkeys([VERIFIED, DEAD, AGENCY], 1 << 62))
