@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from bus.core import topics
+from bus.ledger import collect
 from bus.ledger.collect import LOOK_AHEAD
 from bus.ledger.conservation import LaneWalk, Scope
 from bus.ledger.entries import Captured, Delivered, Entry, Letter, Line, Verified
@@ -70,7 +71,9 @@ def named(books: Books) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("before", [0, 1, LOOK_AHEAD + 1])
 def test_what_was_decided_before_the_first_line_is_nobodys_however_much_it_is(before: int) -> None:
-    books = ledger(copied(before, before + 20), [line(before, before + 10), line(before + 10, before + 20)])
+    copy = copied(before, before + 20)
+    copy[DEAD] = [Letter(at, at, "MALFORMED") for at in range(before)]
+    books = ledger(copy, [line(before, before + 10), line(before + 10, before + 20)])
     assert books.clean, books.told()["differences"][:3]
     assert books.of(DATASET).decided == books.between(DATASET, AGREEMENT).delivered == 20
 
@@ -86,8 +89,10 @@ def without(entries: list[Entry], gone: range) -> list[Entry]:
 
 
 @pytest.mark.parametrize("before", [0, 5, LOOK_AHEAD + 1])
-def test_a_first_line_that_lost_everything_is_all_that_is_named(before: int) -> None:
-    """More stands behind it than is ever looked at beyond what does not belong."""
+def test_a_first_line_that_lost_everything_is_all_that_is_named(before: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More stands behind it than is ever looked at beyond what does not belong, and than is kept where nothing tells what is
+    older."""
+    monkeypatch.setattr(collect, "LOOK_BACK", LOOK_AHEAD + 10)
     end = before + 4 * LOOK_AHEAD
     copy, gone = copied(before, end), range(before, before + 10)
     copy[VERIFIED], copy[AGENCY] = without(copy[VERIFIED], gone), without(copy[AGENCY], gone)
