@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Container, Hashable, Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Protocol
 
 from bus.ledger.entries import Entry
@@ -12,7 +13,7 @@ from bus.ledger.entries import Entry
 LOOK_AHEAD = 1_000
 """Entries that are looked at beyond one that does not belong, before what is looked for is taken for missing."""
 LOOK_BACK = 100_000
-"""Of those before the beginning, how many are kept until the first that belongs is found."""
+"""Of what stands before the beginning, how many are kept until it is clear that they are older, so that memory is bounded."""
 
 
 class Tape(Protocol):
@@ -29,11 +30,13 @@ class Tape(Protocol):
 
 @dataclass(slots=True)
 class Collected:
-    """`found`: what was wanted, and others if asked for. `before`, `between`: what stood before the first and among them."""
+    """`found`: what was wanted, and others if asked for. `before`, `between`: what stood before the first and among them.
+    `begun`: whether the topic's beginning is known, so that nothing before it is left on the tape."""
 
     found: list[Any] = field(default_factory=list)
     before: list[Entry] = field(default_factory=list)
     between: list[Entry] = field(default_factory=list)
+    begun: bool = True
 
 
 def below(tape: Tape, topic: str, end: int, place: Callable[[Entry], int]) -> list[Any]:
@@ -47,6 +50,13 @@ def below(tape: Tape, topic: str, end: int, place: Callable[[Entry], int]) -> li
     return found
 
 
+def coming(tape: Tape, topic: str) -> list[Entry]:
+    """The next LOOK_AHEAD entries, or as many as there are; they stay on the tape."""
+    found = list(islice(iter(lambda: tape.next(topic), None), LOOK_AHEAD))
+    tape.back(topic, found)
+    return found
+
+
 def collect(
     tape: Tape,
     topic: str,
@@ -54,30 +64,39 @@ def collect(
     count: int,
     key: Callable[[Entry], Hashable],
     others: int = 0,
-    begun: bool = True,
+    later: Callable[[Any], bool] | None = None,
 ) -> Collected:
     """`count` entries whose key is wanted, each key once and in whatever order, and `others` with any other key.
 
-    What stands behind the last of them stays on the tape. Not `begun`: any number may stand before the first.
+    What stands behind the last of them stays on the tape. `later`: given where the topic's beginning is not known, says whether
+    a key is that of a later line. Lines follow each other in a topic as in the audit; so any number of older entries may stand
+    before the first that is wanted or later, and are passed over, but what stands behind a later one is nobody's to pass over.
     """
-    got, keys = Collected(), set[Hashable]()
-    more, skipped = 0, deque[Entry](maxlen=None if begun else LOOK_BACK)
+    got, keys = Collected(begun=later is None), set[Hashable]()
+    more, skipped = 0, deque[Entry](maxlen=LOOK_BACK)
     while len(keys) < count or more < others:
         entry = tape.next(topic, doubt=True)
         if entry is None:
             break
         name = key(entry)
         if name in wanted and name not in keys:
-            (got.between if got.found else got.before).extend(skipped)
+            if got.begun:
+                (got.between if got.found else got.before).extend(skipped)
             skipped.clear()
             keys.add(name)
             got.found.append(entry)
+            got.begun = True
         elif more < others:
             more += 1
             got.found.append(entry)
+            got.begun = True
         else:
+            if not got.begun and later is not None and later(name):
+                skipped.clear()
+                got.begun = True
             skipped.append(entry)
-            if len(skipped) >= LOOK_AHEAD and (begun or got.found):
+            if got.begun and len(skipped) >= LOOK_AHEAD:
                 break
-    tape.back(topic, skipped)
+    if skipped:
+        tape.back(topic, skipped)
     return got

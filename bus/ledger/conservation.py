@@ -11,31 +11,32 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Container, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 from bus.core import topics
 from bus.core.outcome import Outcome
-from bus.ledger.collect import Tape, below, collect
+from bus.ledger.collect import Tape, below, collect, coming
 from bus.ledger.entries import Captured, Delivered, Entry, Letter, Line, Verified
 from bus.ledger.sums import Books, Finding
 
 _DELIVERED = Outcome.DELIVERED.value
+_offset, _seq, _event_id = attrgetter("offset"), attrgetter("seq"), attrgetter("event_id")
+"""What an entry is found by."""
 
 
 @dataclass(slots=True)
 class Scope:
     """What is looked at. `inputs`: input topic -> dataset; `agencies`: agreements whose topics are read; `begins`: how to
-    open a line's topics where the ledger does not begin at the beginning; `other_id`: (agreement, event id) -> the id that the
-    agreement's deliveries bear where they do not bear the bus's own, None: not known."""
+    open a line's topics where the ledger does not begin at the beginning, and which of them may hold older records; `other_id`:
+    (agreement, event id) -> the id that the agreement's deliveries bear where they do not bear the bus's own, None: not known."""
 
     inputs: Mapping[str, str]
     agencies: frozenset[str]
     other_id: Callable[[str, bytes], bytes | None]
     register: str
     """The dataset whose input is compacted."""
-    begins: Callable[[Line], None] = lambda _: None
-    since: bool = False
-    """What stands before the first match is not the ledger's."""
+    begins: Callable[[Line], Iterable[str]] = lambda _: ()
 
 
 @dataclass(slots=True)
@@ -57,13 +58,14 @@ class LaneWalk:
         """Agreement -> last `seq` by the audit."""
         self.agreed: dict[str, dict[str, bytes]] | None = None
         """Dataset -> agreement on it -> its grant hash; None before the first line that says."""
-        self._begun = set[str]()
+        self._early = set[str]()
+        """Outputs that were opened somewhat before the first line, as long as it is not known where in them the ledger begins."""
 
     # -- one line ------------------------------------------------------------------------------------------------------------
 
     def take(self, line: Line) -> None:
         self._books.lines += 1
-        self._scope.begins(line)
+        self._early.update(self._scope.begins(line))
         content = line.content
         if content["change"] is not None:
             self._change(content["change"])
@@ -118,7 +120,7 @@ class LaneWalk:
                 break
             if letter.origin < 0:
                 self._books.of(dataset).at_capture[letter.code] += 1
-            elif letter.origin < first and self._scope.since and topic not in self._begun:
+            elif letter.origin < first and topic in self._early:
                 continue
             elif letter.origin in found or letter.origin < first or (letter.origin not in offsets and gone <= 0):
                 kind = "repeated" if letter.origin in found else "unexplained"
@@ -127,7 +129,7 @@ class LaneWalk:
             else:
                 found[letter.origin] = letter
                 self._books.of(dataset).dead[letter.code] += 1
-        self._begun.add(topic)
+        self._early.discard(topic)
         return found
 
     def _decided(self, dataset: str, source: str, good: list[Captured], compacted: int) -> list[Verified]:
@@ -136,7 +138,8 @@ class LaneWalk:
         wanted = {r.event_id: r for r in good}
         if len(wanted) < len(good):
             self._find("repeated", dataset, "", source, good[-1].offset, events=len(good) - len(wanted))
-        found = self._collect(topic, wanted, len(wanted), _event_id, dataset, "", compacted)
+        later = {r.event_id for r in coming(self._tape, source)} - {b""} if good and topic in self._early else set()
+        found = self._collect(topic, wanted, len(wanted), _event_id, later.__contains__, dataset, "", compacted)
         sums = self._books.of(dataset)
         sums.decided += len(found)
         there = {v.event_id for v in found}
@@ -213,7 +216,9 @@ class LaneWalk:
 
     def _agency(self, taken: _Taken, agreement: str, numbers: range, past: int) -> None:
         topic = topics.agency(agreement)
-        found: list[Delivered] = self._collect(topic, numbers, len(numbers), _seq, "", agreement)
+        found: list[Delivered] = self._collect(
+            topic, numbers, len(numbers), _seq, lambda seq: bool(seq >= numbers.stop), "", agreement
+        )
         live = self._names(agreement, taken.live.get(agreement, {}))
         strangers: list[Delivered] = []
         for one in found:
@@ -291,8 +296,10 @@ class LaneWalk:
                 self._stray(topic, entry)
 
     def _outputs(self) -> list[str]:
+        """Those whose entries must all be of some line: not where what is older was opened too and no line was found yet."""
         names = [f(d) for d in self._scope.inputs.values() for f in (topics.verified, topics.dead)]
-        return [t for t in (*names, *(topics.agency(a) for a in sorted(self._scope.agencies))) if self._tape.is_open(t)]
+        names += [topics.agency(a) for a in sorted(self._scope.agencies)]
+        return [t for t in names if self._tape.is_open(t) and t not in self._early]
 
     def _waiting(self, dataset: str, records: list[Captured]) -> None:
         sums, redriven = self._books.of(dataset), sum(r.redriven for r in records)
@@ -324,20 +331,17 @@ class LaneWalk:
         wanted: Container[Any],
         count: int,
         key: Callable[[Entry], Hashable],
+        later: Callable[[Any], bool],
         dataset: str,
         agreement: str,
         others: int = 0,
     ) -> list[Any]:
         """The `count` entries that are wanted, each once, and `others` more; what stands between them is nobody's."""
-        begun = not self._scope.since or topic in self._begun
-        got = collect(self._tape, topic, wanted, count, key, others, begun)
-        if begun:
-            for one in got.before:
-                self._extra(topic, dataset, agreement, one)
-        for one in got.between:
+        got = collect(self._tape, topic, wanted, count, key, others, later if topic in self._early else None)
+        for one in (*got.before, *got.between):
             self._extra(topic, dataset, agreement, one)
-        if got.found:
-            self._begun.add(topic)
+        if got.begun:
+            self._early.discard(topic)
         return got.found
 
     # -- findings ----------------------------------------------------------------------------------------------------------------
@@ -385,15 +389,3 @@ def _outcomes(listed: Iterable[Mapping[str, Any]]) -> dict[str, Counter[tuple[st
 
 def _event(event_id: bytes) -> dict[str, str]:
     return {"event_id": event_id.hex()} if event_id else {}
-
-
-def _offset(entry: Entry) -> int:
-    return int(entry.offset)
-
-
-def _seq(entry: Entry) -> int:
-    return int(entry.seq)
-
-
-def _event_id(entry: Entry) -> bytes:
-    return bytes(entry.event_id)

@@ -129,8 +129,8 @@ class Session:
         ends = self._edges([*self._inputs, *outputs], lane, OffsetSpec.latest())  # type: ignore[no-untyped-call]
         audit_end = self._edges([topics.AUDIT], lane, OffsetSpec.latest())[topics.AUDIT]  # type: ignore[no-untyped-call]
         tape = LaneTape(self._consumer, lane, partial(self._distillery.of, inputs=self._inputs), PATIENCE_SECONDS)
-        begins = partial(self._begin, tape) if self._at_ms is not None else lambda _: None
-        scope = Scope(self._inputs, self._agencies, self._secrets.other_id, self._register, begins, since=self._at_ms is not None)
+        begins = partial(self._begin, tape) if self._at_ms is not None else lambda _: ()
+        scope = Scope(self._inputs, self._agencies, self._secrets.other_id, self._register, begins)
         walk = LaneWalk(tape, self.books, scope)
         if (left := self._resume.get(lane)) is not None:
             walk.at, walk.seqs = dict(left.at), dict(left.seqs)
@@ -173,8 +173,8 @@ class Session:
         end = self._edges([topics.LANES], lane, OffsetSpec.latest())[topics.LANES]  # type: ignore[no-untyped-call]
         tape.open({topics.LANES: max(first, end - _STATE_RECORDS)})
 
-    def _begin(self, tape: LaneTape, line: Line) -> None:
-        """Open what a line is the first to speak of: inputs where it says, outputs some time before it was decided."""
+    def _begin(self, tape: LaneTape, line: Line) -> list[str]:
+        """Open what a line is the first to speak of: inputs where it says, outputs some time before it was decided; these."""
         fresh = {s["topic"]: s["first_offset"] for s in line.content["inputs"] if s["topic"] in self._inputs}
         fresh = {topic: at for topic, at in fresh.items() if not tape.is_open(topic)}
         outputs = [f(self._inputs[t]) for t in fresh for f in (topics.verified, topics.dead)]
@@ -182,6 +182,7 @@ class Session:
         outputs += [name for name in given if not tape.is_open(name)]
         if outputs:
             tape.open(fresh | self._times(outputs, tape.lane, max(0, line.content["decided_at_ms"] - CLOCK_MS)))
+        return outputs
 
     def _lines(self, tape: LaneTape, end: int, more: Callable[[], bool]) -> Iterable[Line]:
         """Up to the end, and beyond it as long as outputs below theirs have no line yet."""

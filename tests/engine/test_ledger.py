@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,28 +23,12 @@ from bus.ledger.watch import Watch
 from tests.engine.stage import Stage
 from tests.engine.test_changes import NEW, caught_up
 from tests.engine.test_worker import run_here, working
+from tests.ledger.memory import Memory
 from tests.slower import SEVERAL
 
 pytestmark = pytest.mark.timeout(400)
 Copy = dict[int, dict[str, list[Any]]]
 """Lane -> topic -> entries."""
-
-
-class Memory:
-    """A tape over a copy."""
-
-    def __init__(self, lane: int, copy: dict[str, list[Any]]) -> None:
-        self.lane, self._left = lane, {topic: deque(entries) for topic, entries in copy.items()}
-
-    def next(self, topic: str, doubt: bool = False) -> Any:
-        left = self._left[topic]
-        return left.popleft() if left else None
-
-    def back(self, topic: str, entries: Iterable[Any]) -> None:
-        self._left[topic].extendleft(reversed(list(entries)))
-
-    def is_open(self, topic: str) -> bool:
-        return topic in self._left
 
 
 def scope(stage: Stage) -> Scope:
