@@ -155,14 +155,18 @@ class Exchange:
         while self._sent:
             await asyncio.wait(self._sent)
         await asyncio.wait({joined})
-        if self.failed is not None:
-            raise self.failed
-        joined.result()
+        refused = joined.exception()
+        if self.failed is not None or refused is not None:
+            raise self.failed or refused  # type: ignore[misc]  # one of them is there
+        if self.pending_bytes or self._queue:
+            raise Indefinite("not every batch was confirmed")
 
     async def has_room(self, most_bytes: int) -> None:
         """Until fewer bytes are under way, or there is no hope of that."""
         while self.failed is None and self.pending_bytes > most_bytes:
-            under_way = {*self._sent, *([self._driver] if self._driver else [])}
+            under_way = {*self._sent, *([self._driver] if self._driver and not self._driver.done() else [])}
+            if not under_way:
+                raise Indefinite("not every batch was confirmed")
             await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
 
     async def commit_offsets(self, offsets: Mapping[Place, int], member: Membership) -> None:
@@ -186,7 +190,7 @@ class Exchange:
         except (Abort, Indefinite, HumanNeeded) as error:
             self.failed = self.failed or error
             self._queue.clear()
-        except told.KafkaError as error:
+        except Exception as error:  # whatever else it is, nobody knows what arrived
             self.failed = self.failed or Indefinite(_lost(error))
             self._queue.clear()
 
@@ -210,6 +214,7 @@ class Exchange:
             leader = self._client.cluster.leader_for_partition(TopicPartition(batch.topic, batch.lane))
             place = (batch.topic, batch.lane)
             if leader is None or leader < 0:
+                self._client.force_metadata_update()
                 raise Abort(f"{batch.topic!r} lane {batch.lane} has no leader")
             if leader in filling and (place in filling[leader][1] or filling[leader][2][0] >= REQUEST_BYTES):
                 del filling[leader]
