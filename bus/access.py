@@ -96,9 +96,22 @@ def kafka_python(settings: Settings, principal: str) -> dict[str, Any]:
 
 
 def aiokafka(settings: Settings, principal: str) -> dict[str, Any]:
-    """Connection settings for aiokafka's client."""
-    tls = ssl.create_default_context(cafile=settings.kafka.ssl_ca or None) if "SSL" in settings.kafka.security_protocol else None
-    return _python(settings, principal) | {"ssl_context": tls}
+    """Connection settings for aiokafka's client. Raises ConfigError."""
+    return _python(settings, principal) | {"ssl_context": tls(settings)}
+
+
+def tls(settings: Settings) -> ssl.SSLContext | None:
+    """How brokers are known to be the right ones; None where connections are in clear. Raises ConfigError."""
+    if "SSL" not in settings.kafka.security_protocol:
+        return None
+    authority = settings.kafka.ssl_ca
+    try:
+        return ssl.create_default_context(cafile=authority or None)
+    except OSError as error:  # ssl.SSLError is one
+        raise ConfigError(
+            f"kafka.ssl_ca: cannot read {authority!r} ({type(error).__name__}): name a file that has the certificate of the "
+            "brokers' authority in PEM"
+        ) from error
 
 
 def _python(settings: Settings, principal: str) -> dict[str, Any]:

@@ -10,7 +10,6 @@ knows how to do it once more; so there is no request of which nobody knows the o
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -18,6 +17,7 @@ from typing import Any
 
 from aiokafka import errors as told
 from aiokafka.client import AIOKafkaClient, ConnectionGroup, CoordinationType
+from aiokafka.protocol.metadata import MetadataRequest
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import (
     AddOffsetsToTxnRequest,
@@ -26,11 +26,11 @@ from aiokafka.protocol.transaction import (
     InitProducerIdRequest,
 )
 from aiokafka.structs import TopicPartition
-from confluent_kafka import KafkaError
 
 from bus.core import failpoint
 from bus.core.failpoint import Point
-from bus.engine.client import Abort, HumanNeeded, Indefinite
+from bus.engine.answers import ELSEWHERE, OTHER_LEADER, PUT_OFF, judge, unanswered, unreached, worst
+from bus.engine.client import Abort, Indefinite
 from bus.engine.membership import Membership, TxnOffsetCommit
 from bus.engine.outbox import Place, Sealed
 
@@ -44,45 +44,11 @@ AGAIN_SECONDS = 25.0
 """Longest time for which a request is repeated that brokers put off."""
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.002, 0.1
 CLOSE_SECONDS = 0.5
+Codes = Mapping[int, str]
+"""Of an answer: code -> what it is about."""
 _ALL_REPLICAS = -1
 _TURNS = 3
 """Of the event loop, from the end of a connection to the moment that aiokafka knows of it."""
-
-_PUT_OFF = frozenset(
-    {KafkaError.CONCURRENT_TRANSACTIONS, KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.UNKNOWN_TOPIC_OR_PART}
-)
-_ELSEWHERE = frozenset({KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_NOT_AVAILABLE})
-_OTHER_LEADER = frozenset(
-    {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_TOPIC_OR_PART}
-)
-_NOT_OURS = frozenset(
-    {
-        KafkaError.PRODUCER_FENCED,
-        KafkaError.INVALID_PRODUCER_EPOCH,
-        KafkaError.INVALID_PRODUCER_ID_MAPPING,
-        KafkaError.INVALID_TXN_STATE,
-        KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER,
-        KafkaError.UNKNOWN_PRODUCER_ID,
-    }
-)
-_log = logging.getLogger("aiokafka")
-_log.addHandler(logging.NullHandler())
-_log.setLevel(logging.ERROR)  # its debug lines quote records
-_log.propagate = False  # what matters comes as an error, and the process's own lines are JSON
-
-
-def words(code: int) -> str:
-    error = KafkaError(code)
-    return f"{error.name()}: {error.str()}"
-
-
-def judge(code: int, about: str = "") -> None:
-    """Return if a broker's answer to a request of a transaction is that all is well; else raise what it means."""
-    if code == 0:
-        return
-    if code == KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED:
-        raise HumanNeeded(f"not allowed to write transactions: {words(code)}: run `bus up`, which sets the access rights")
-    raise (Indefinite if code in _NOT_OURS else Abort)(f"{words(code)}{about and f': {about}'}")
 
 
 class Exchange:
@@ -105,31 +71,37 @@ class Exchange:
         self._group = ""
         """The group whose offsets are part of it."""
         self._driver: asyncio.Task[None] | None = None
+        self._joining: asyncio.Task[None] | None = None
         self._sent: set[asyncio.Task[None]] = set()
         self._coordinators: dict[tuple[int, str], int] = {}
 
     async def open(self) -> None:
         """Reach a broker and become the producer of this id: earlier ones are fenced, what they left open is aborted."""
+        unreached.forget()
         try:
             await self._client.bootstrap()
-        except told.KafkaError as error:
-            raise Indefinite(f"no broker is reached: {type(error).__name__}") from error
+        except told.KafkaConnectionError:
+            unreached.judge()
+        except Exception as error:
+            raise unanswered(error) from error
         await self.renew()
 
     async def renew(self) -> None:
         """A new epoch. What is open under the old one is aborted, and whatever of it arrives later is refused."""
         self.drop()
         asked = InitProducerIdRequest(self._id, TRANSACTION_TIMEOUT_MS)
-        answer = await self._coordinated(lambda: asked, lambda a: [a.error_code])
+        answer = await self._coordinated(lambda: asked, lambda a: {a.error_code: ""})
         self.producer = (answer.producer_id, answer.producer_epoch)
 
     def drop(self) -> None:
         """Forget what is under way."""
-        for task in (*self._sent, *([self._driver] if self._driver else [])):
-            task.cancel()
+        for task in (*self._sent, self._driver, self._joining):
+            if task is not None:
+                task.cancel()
         self._sent.clear()
         self._queue.clear()
-        self._driver, self.failed, self.pending_bytes = None, None, 0
+        self._driver = self._joining = self.failed = None
+        self.pending_bytes = 0
         self._added.clear()
         self._group = ""
 
@@ -137,6 +109,7 @@ class Exchange:
         """A transaction. Connections that brokers have closed meanwhile are seen, so that no request goes there."""
         self._added.clear()
         self._group = ""
+        unreached.forget()
         for _ in range(_TURNS):
             await asyncio.sleep(0)
 
@@ -145,11 +118,11 @@ class Exchange:
         self._queue.append(batch)
         self.pending_bytes += len(batch.content)
         if self._driver is None or self._driver.done():
-            self._driver = asyncio.get_running_loop().create_task(self._guarded(self._drive()))
+            self._driver = asyncio.get_running_loop().create_task(self._guarded(self._drive))
 
     async def flush(self, group: str) -> None:
         """Until all batches are confirmed, and this group is part of the transaction."""
-        joined = asyncio.ensure_future(self._join(group))
+        joined = self._joining = asyncio.get_running_loop().create_task(self._join(group))
         while self._driver is not None and not self._driver.done():
             await self._driver
         while self._sent:
@@ -170,13 +143,13 @@ class Exchange:
             await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
 
     async def commit_offsets(self, offsets: Mapping[Place, int], member: Membership) -> None:
-        def codes(answer: Any) -> Iterable[int]:
-            return (code for _, listed, _ in answer.errors for _, code, _ in listed)
+        def codes(answer: Any) -> Codes:
+            return {code: f"{topic!r}" for topic, listed, _ in answer.errors for _, code, _ in listed}
 
         await self._coordinated(lambda: TxnOffsetCommit(self._id, self.producer, member, offsets), codes, member.group)
 
     async def end(self, commit: bool) -> None:
-        await self._coordinated(lambda: EndTxnRequest(self._id, *self.producer, commit), lambda a: [a.error_code])
+        await self._coordinated(lambda: EndTxnRequest(self._id, *self.producer, commit), lambda a: {a.error_code: ""})
 
     async def close(self) -> None:
         self.drop()
@@ -184,14 +157,11 @@ class Exchange:
 
     # -- batches ------------------------------------------------------------------------------------------------------------
 
-    async def _guarded(self, work: Awaitable[None]) -> None:
+    async def _guarded(self, work: Callable[..., Awaitable[None]], *about: Any) -> None:
         try:
-            await work
-        except (Abort, Indefinite, HumanNeeded) as error:
-            self.failed = self.failed or error
-            self._queue.clear()
-        except Exception as error:  # whatever else it is, nobody knows what arrived
-            self.failed = self.failed or Indefinite(_lost(error))
+            await work(*about)
+        except Exception as error:  # whatever it is, nobody knows what arrived
+            self.failed = self.failed or unanswered(error)
             self._queue.clear()
 
     async def _drive(self) -> None:
@@ -201,8 +171,8 @@ class Exchange:
             await self._add({(batch.topic, batch.lane) for batch in taken})
             for node, group in self._by_leader(taken):
                 if not await self._client.ready(node):  # here, so that the tasks below write in their order
-                    raise Indefinite("a partition's leader is not reached")
-                task = asyncio.get_running_loop().create_task(self._guarded(self._send(node, group)))
+                    raise Indefinite(f"a partition's leader is not reached{unreached.words()}")
+                task = asyncio.get_running_loop().create_task(self._guarded(self._send, node, group))
                 self._sent.add(task)
                 task.add_done_callback(self._sent.discard)
 
@@ -235,11 +205,14 @@ class Exchange:
         request = ProduceRequest(self._id, _ALL_REPLICAS, int(REQUEST_SECONDS * 1000), list(grouped.items()))
         answer: Any = await self._client.send(node, request)
         self.pending_bytes -= size
-        for topic, listed in answer.topics:
-            for lane, code, *_ in listed:
-                if code in _OTHER_LEADER:
-                    self._client.force_metadata_update()
-                judge(code, f"{topic!r} lane {lane}")
+        codes = {(topic, lane): code for topic, listed in answer.topics for lane, code, *_ in listed}
+        for batch in batches:
+            code = codes.get((batch.topic, batch.lane))
+            if code is None:
+                raise Indefinite("an answer leaves a batch out")
+            if code in OTHER_LEADER:
+                self._client.force_metadata_update()
+            judge(code, f"{batch.topic!r} lane {batch.lane}")
 
     async def _add(self, places: set[Place]) -> None:
         fresh = places - self._added
@@ -250,27 +223,30 @@ class Exchange:
             grouped.setdefault(topic, []).append(lane)
         await self._know(grouped)
 
-        def codes(answer: Any) -> Iterable[int]:
-            found = {code: topic for topic, listed in answer.errors for _, code in listed}
-            if refused := found.get(KafkaError.TOPIC_AUTHORIZATION_FAILED):
-                judge(KafkaError.TOPIC_AUTHORIZATION_FAILED, f"{refused!r}")
-            return found
+        def codes(answer: Any) -> Codes:
+            return {code: f"{topic!r}" for topic, listed in answer.errors for _, code in listed}
 
         await self._coordinated(lambda: AddPartitionsToTxnRequest(self._id, *self.producer, list(grouped.items())), codes)
         self._added |= fresh
         failpoint.hit(Point.PARTITIONS_ADDED)
 
     async def _know(self, names: Iterable[str]) -> None:
-        """Learn who leads these topics."""
-        cluster, deadline = self._client.cluster, time.monotonic() + AGAIN_SECONDS
-        while missing := [name for name in names if not cluster.partitions_for_topic(name)]:
-            if missing[0] in cluster.unauthorized_topics or time.monotonic() > deadline:
-                unknown = KafkaError.UNKNOWN_TOPIC_OR_PART
-                judge(KafkaError.TOPIC_AUTHORIZATION_FAILED if missing[0] in cluster.unauthorized_topics else unknown, missing[0])
-            for name in missing:
-                self._client.add_topic(name)
+        """Learn who leads these topics. Raises Abort.
+
+        The client is told no topics, so it looks at all that this user may see: named ones, its request would have created.
+        """
+        deadline, pause = time.monotonic() + AGAIN_SECONDS, FIRST_PAUSE_SECONDS
+        while missing := [name for name in names if not self._client.cluster.partitions_for_topic(name)]:
+            if (node := self._client.get_random_node()) is None:
+                raise Indefinite("no broker is known")
+            answer: Any = await self._client.send(node, MetadataRequest(missing, allow_auto_topic_creation=False))
+            codes = {code: f"{topic!r}" for code, topic, *_ in answer.topics}
+            code = worst(codes)
+            if code not in (PUT_OFF | OTHER_LEADER) or time.monotonic() > deadline:
+                judge(code, codes.get(code, ""))
             await self._client.force_metadata_update()
-            await asyncio.sleep(FIRST_PAUSE_SECONDS)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
     # -- coordinators ---------------------------------------------------------------------------------------------------------
 
@@ -278,10 +254,10 @@ class Exchange:
         if self._group != group:
             if self._driver is not None:
                 await asyncio.wait({self._driver})  # or the coordinator puts one of the two off
-            await self._coordinated(lambda: AddOffsetsToTxnRequest(self._id, *self.producer, group), lambda a: [a.error_code])
+            await self._coordinated(lambda: AddOffsetsToTxnRequest(self._id, *self.producer, group), lambda a: {a.error_code: ""})
             self._group = group
 
-    async def _coordinated(self, request: Callable[[], Any], codes: Callable[[Any], Iterable[int]], group: str = "") -> Any:
+    async def _coordinated(self, request: Callable[[], Any], codes: Callable[[Any], Codes], group: str = "") -> Any:
         """The answer of the transaction's coordinator, or of the group's; asked again when it says that it did nothing.
 
         Raises Abort, Indefinite, HumanNeeded.
@@ -290,28 +266,25 @@ class Exchange:
         key = (CoordinationType.GROUP, group) if group else (CoordinationType.TRANSACTION, self._id)
         while True:
             try:
-                code, answer = await self._asked(key, request(), codes)
-            except told.KafkaError as error:
-                raise Indefinite(_lost(error)) from error
-            if code in _ELSEWHERE:
+                found, answer = await self._asked(key, request(), codes)
+            except Exception as error:
+                raise unanswered(error) from error
+            code = worst(found)
+            if code in ELSEWHERE:
                 self._coordinators.pop(key, None)
-            elif code not in _PUT_OFF:
-                judge(code)
+            elif code not in PUT_OFF:
+                judge(code, found.get(code, ""))
                 return answer
             if time.monotonic() > deadline:
-                judge(code)
+                judge(code, found.get(code, ""))
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
-    async def _asked(self, key: tuple[int, str], request: Any, codes: Callable[[Any], Iterable[int]]) -> tuple[int, Any]:
+    async def _asked(self, key: tuple[int, str], request: Any, codes: Callable[[Any], Codes]) -> tuple[Codes, Any]:
         if key not in self._coordinators:
             try:
                 self._coordinators[key] = await self._client.coordinator_lookup(*key)
             except told.BrokerResponseError as error:
-                return error.errno, None
+                return {error.errno: ""}, None
         answer: Any = await self._client.send(self._coordinators[key], request, group=ConnectionGroup.COORDINATION)
-        return next((code for code in codes(answer) if code), 0), answer
-
-
-def _lost(error: Exception) -> str:
-    return f"a request was not answered: {type(error).__name__}"
+        return codes(answer), answer

@@ -61,9 +61,9 @@ class Transactions:
         failpoint.hit(Point.AFTER_PRODUCER)
 
     def begin(self) -> None:
-        """Raises Indefinite when this producer is no longer of use."""
-        if self._loop.is_closed():
-            raise Indefinite("this producer was thrown away")
+        """Raises Indefinite when this producer is no longer of use, or in a transaction already."""
+        if self._loop.is_closed() or self.open:
+            raise Indefinite("the transaction before is still open" if self.open else "this producer was thrown away")
         self._run(self._exchange.begin())
         self.open = True
 
@@ -79,6 +79,8 @@ class Transactions:
         """All or nothing, with the input offsets of this member (`consumer_group_metadata`). After Abort nothing was committed;
         after Indefinite nobody knows."""
         member = Membership.of(metadata)
+        if member.generation < 0:
+            raise Abort("this consumer is no member of its group")  # nobody would be fenced: the broker asks members only
         self.flush(member.group)
         failpoint.hit(Point.BEFORE_OFFSETS)
         self._run(self._exchange.commit_offsets(offsets, member))
@@ -92,6 +94,7 @@ class Transactions:
         async def sent() -> None:
             for batch in self._outbox.seal():
                 self._exchange.put(batch)
+                await self._exchange.has_room(PENDING_BYTES)
             await self._exchange.flush(group)
 
         self._run(sent())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import ssl
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -105,12 +104,11 @@ def verified_topics(app: faust.App, datasets: list[str]) -> faust.TopicT:
 
 
 def _credentials(settings: Settings) -> faust.SASLCredentials:
-    secure = settings.kafka.security_protocol == "SASL_SSL"
     return faust.SASLCredentials(
         username=PRINCIPAL,
         password=access.password(settings, PRINCIPAL),
         mechanism=settings.kafka.sasl_mechanism,
-        ssl_context=ssl.create_default_context(cafile=settings.kafka.ssl_ca or None) if secure else None,
+        ssl_context=access.tls(settings),
     )
 
 

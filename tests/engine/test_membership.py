@@ -88,6 +88,19 @@ def test_offsets_are_committed_as_the_member_and_refused_as_any_other(
     assert scratch.committed(stage.config, topic) == [b"one"]
 
 
+def test_who_is_no_member_commits_nothing(stage: Stage, topic: str, producer: Transactions) -> None:
+    """The broker would take offsets without a membership from anybody."""
+    stranger = Consumer(stage.config | {"group.id": topic})
+    producer.begin()
+    producer.produce(topic, b"never", None, 0)
+    with pytest.raises(Abort, match="no member"):
+        producer.commit({(topic, 0): 9}, stranger.consumer_group_metadata())
+    producer.abort()
+    stranger.close()
+    assert committed(stage, topic) < 0
+    assert scratch.committed(stage.config, topic) == []
+
+
 KNOWN = b"CGMDv2:\1\0\0\0group\0member\0\0instance\0"
 
 

@@ -7,10 +7,12 @@ import random
 from collections.abc import Callable, Iterator
 
 import pytest
+from confluent_kafka.admin import AdminClient
 
 from bus import access
 from bus.access import Connections
-from bus.engine.client import STUCK_LOOKS, Abort, Calls, Indefinite, Stop
+from bus.engine import exchange
+from bus.engine.client import STUCK_LOOKS, Abort, Calls, HumanNeeded, Indefinite, Stop
 from bus.engine.transaction import Transactions
 from bus.engine.worker import wall_clock_ms
 from tests.engine import scratch
@@ -96,6 +98,40 @@ def test_a_thrown_away_producer_is_of_no_more_use(make: Callable[[], Transaction
     with pytest.raises(Indefinite):
         made.begin()
     made.discard()
+
+
+def test_no_transaction_begins_within_another(make: Callable[[], Transactions], stage: Stage, topic: str) -> None:
+    """Its records would be committed with the next one's."""
+    made = make()
+    made.begin()
+    made.produce(topic, b"never", None, 0)
+    with pytest.raises(Indefinite, match="still open"):
+        made.begin()
+    made.discard()
+    assert committed(stage.config, topic) == []
+
+
+def test_a_topic_that_is_not_there_aborts_and_is_not_made(
+    make: Callable[[], Transactions], stage: Stage, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exchange, "AGAIN_SECONDS", 0.3)
+    made, missing = make(), f"{topic}.missing"
+    made.begin()
+    made.produce(missing, b"never", None, 0)
+    with pytest.raises(Abort, match=f"{missing}.*bus up"):
+        made.flush("test")
+    made.abort()
+    made.discard()
+    assert missing not in AdminClient(stage.config).list_topics(timeout=10).topics
+
+
+def test_a_user_whom_the_broker_refuses_needs_a_human_and_a_broker_that_is_away_does_not(stage: Stage) -> None:
+    config = access.aiokafka(stage.settings, "admin")
+    about = ("test-refused", Stop(), Calls(), wall_clock_ms)
+    with pytest.raises(HumanNeeded, match=r"password.*bus up"):
+        Transactions(config | {"sasl_plain_password": "another"}, *about)
+    with pytest.raises(Indefinite, match=r"no broker is reached.*Connect"):
+        Transactions(config | {"bootstrap_servers": ["127.0.0.1:1"]}, *about)
 
 
 def test_a_transaction_of_many_batches_of_one_lane_keeps_their_order(
