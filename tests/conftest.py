@@ -42,6 +42,9 @@ _SERVERS = {
     "tests/engine/test_ledger": "engine",
     "tests/engine/test_redrive": "engine",
     "tests/engine/test_failpoints": "engine",
+    "tests/engine/strength": "engine",
+    "tests/engine/test_membership": "engine",
+    "tests/engine/test_transaction": "engine",
     "tests/engine/test_trial": "engine",
     "tests/chaos/test_planted": "planted bugs",
     "tests/capture": "capture",
@@ -53,6 +56,7 @@ _SERVERS = {
     "tests/interop": "home",
     "tests/replay": "home",
     "tests/delivery/test_webhooks": "home",
+    "tests/contracts/test_delivered": "home",
     "tests/platform/test_up_and_down": "homes of their own",
     "tests/connectors": "databases",
     "tests/documents/test_readme.py::test_the_demo": "a clone",
@@ -62,11 +66,18 @@ _SERVERS = {
 """Which tests share servers; the longest first. The last of a bus changes its agreements, which the oracle does not follow."""
 
 
+_STARTS_SERVERS = {"bus_home", "running_bus", "server", "stage"}
+"""Fixtures that are dear."""
+
+
 def _place(nodeid: str) -> int:
     return next((number for number, place in enumerate(_SERVERS) if nodeid.startswith(place)), len(_SERVERS))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if _place(item.nodeid) == len(_SERVERS) and _STARTS_SERVERS & {*getattr(item, "fixturenames", ())}:
+            raise pytest.UsageError(f"{item.nodeid} shares servers: name its file in _SERVERS, or they are started once more")
     items.sort(key=lambda item: _place(item.nodeid))
 
 

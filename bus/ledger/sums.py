@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 MOST_TOLD = 50
-"""Findings told of one dataset and agreement; all are counted."""
+"""Findings told of one kind, dataset and agreement, so that many of one kind hide no other; all are counted."""
 
 
 @dataclass(slots=True)
@@ -104,6 +104,7 @@ class Books:
     found: Counter[tuple[str, str]] = field(default_factory=Counter)
     """(dataset, agreement) -> findings."""
     findings: list[Finding] = field(default_factory=list)
+    _told: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     lines: int = 0
     """Audit lines."""
 
@@ -114,9 +115,10 @@ class Books:
         return self.agreements.setdefault((dataset, agreement), AgreementSums())
 
     def find(self, finding: Finding) -> None:
-        place = finding.dataset, finding.agreement
-        self.found[place] += 1
-        if self.found[place] <= MOST_TOLD:
+        self.found[finding.dataset, finding.agreement] += 1
+        place = finding.dataset, finding.agreement, finding.kind
+        self._told[place] += 1
+        if self._told[place] <= MOST_TOLD:
             self.findings.append(finding)
 
     @property

@@ -24,7 +24,6 @@ TEXTS = (
 )
 PROVINCES = ("01", "79", "48", "46", "31", "92")
 ROLLBACK_SHARE, SAVEPOINT_SHARE = 0.15, 0.25
-BIG_TRANSACTION_ROWS = 20_000
 
 
 class Workload:
@@ -276,7 +275,7 @@ class Workload:
             "UPDATE enrolment SET pin = %s WHERE enrolment_id = %s", (self.pin(), self.pick(c, "enrolment", "enrolment_id"))
         )
 
-    def big_transaction(self, rows: int = BIG_TRANSACTION_ROWS) -> None:
+    def big_transaction(self, rows: int) -> None:
         """One transaction larger than any batch."""
         with self.bus.owner("civil") as connection:
             connection.execute(
