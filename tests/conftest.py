@@ -66,7 +66,7 @@ _SERVERS = {
 """Which tests share servers; the longest first. The last of a bus changes its agreements, which the oracle does not follow."""
 
 
-_STARTS_SERVERS = {"bus_home", "running_bus", "server", "stage"}
+_STARTS_SERVERS = {"bus_home", "running_bus", "stage"}
 """Fixtures that are dear."""
 
 
