@@ -66,7 +66,7 @@ def start(settings: Settings) -> psutil.Process:
             wait(settings, child)
             return child
         except ConfigError:
-            if time.monotonic() > deadline or not any(_ORPHANS in line for line in processes.last_lines(settings, NAME, 1)):
+            if time.monotonic() > deadline or _ORPHANS not in processes.first_words(settings, NAME):
                 raise
         time.sleep(0.2)
 

@@ -99,7 +99,7 @@ def test_a_process_that_cannot_be_recorded_does_not_live_on(
 ) -> None:
     seen: list[psutil.Process] = []
 
-    def remember(_: Settings, __: str, pid: int) -> None:
+    def remember(_: Settings, __: str, pid: int, ___: int) -> None:
         seen.append(psutil.Process(pid))
         raise refused
 
@@ -109,6 +109,18 @@ def test_a_process_that_cannot_be_recorded_does_not_live_on(
     assert told.value is refused
     (child,) = seen
     assert processes.ended(child)
+
+
+def test_what_a_process_says_first_is_found_whatever_stands_before_and_after_it(settings: Settings) -> None:
+    log = settings.home / "log" / "short.log"
+    log.write_text("earlier\n" * 50_000)
+    child = processes.spawn(settings, "short", [sys.executable, "-c", "print('refused')"])
+    child.wait()
+    with log.open("a") as others:
+        others.write("later\n" * 50_000)
+    found = processes.first_words(settings, "short")
+    assert found.startswith("refused\nlater\n")
+    assert len(found) < 100_000
 
 
 def test_half_written_records_and_records_of_the_dead_are_no_processes(settings: Settings) -> None:
