@@ -23,9 +23,8 @@ NAME = roster.POSTGRES
 SUPERUSER = "postgres"
 START_SECONDS = 120.0
 """Long enough for recovery after a crash under load."""
-ORPHANS_SECONDS = 20.0
-"""How long processes of a killed server may outlive it: no other one starts on its data before they have seen its end."""
-_ORPHANS = "pre-existing shared memory block"
+_REFUSED = "pre-existing shared memory block"
+"""Processes of a killed server may outlive it for a moment: no other one starts on its data before they have seen its end."""
 
 _SETTINGS = """\
 listen_addresses = '127.0.0.1'
@@ -56,19 +55,8 @@ log_checkpoints = off
 
 def start(settings: Settings) -> psutil.Process:
     """A server that takes connections; returns the running one when there is one. Raises ConfigError with cause and remedy."""
-    if (found := processes.running(settings, NAME)) is not None:
-        wait(settings, found)
-        return found
-    deadline = time.monotonic() + ORPHANS_SECONDS
-    while True:
-        child = launch(settings)
-        try:
-            wait(settings, child)
-            return child
-        except ConfigError:
-            if time.monotonic() > deadline or _ORPHANS not in processes.first_words(settings, NAME):
-                raise
-        time.sleep(0.2)
+    found = processes.running(settings, NAME) or launch(settings)
+    return processes.until_up(found, lambda: launch(settings), lambda process: wait(settings, process))
 
 
 def launch(settings: Settings) -> psutil.Process:
@@ -91,6 +79,7 @@ def launch(settings: Settings) -> psutil.Process:
 
 
 def wait(settings: Settings, process: psutil.Process) -> None:
+    """Until the server takes connections. Raises ConfigError; Passing when it ended for what a killed one has left running."""
     deadline = time.monotonic() + START_SECONDS
     log = settings.home / "log" / f"{NAME}.log"
     while True:
@@ -99,6 +88,8 @@ def wait(settings: Settings, process: psutil.Process) -> None:
             return
         except psycopg.OperationalError as error:
             if processes.ended(process):
+                if _REFUSED in processes.first_words(settings, NAME):  # not its last words: orphans write into the log, too
+                    raise processes.Passing(f"PostgreSQL waits for processes of a killed one: see {log}") from None
                 raise ConfigError(
                     f"PostgreSQL ended while starting: see {log}: {' | '.join(processes.last_lines(settings, NAME))}"
                 ) from None

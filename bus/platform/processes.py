@@ -11,22 +11,29 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import psutil
 
-from bus.config import Settings
+from bus.config import ConfigError, Settings
 
 _SAME_START_SECONDS = 1.0
 _KILL_SECONDS = 0.2
 _LOOK_SECONDS = 0.02
 _PART_BYTES = 65_536
 """As much is read of a log, at its end or from a launch on."""
+PASSING_SECONDS = 20.0
+"""How long what is refused for a cause that passes by itself is launched again."""
+_AGAIN_SECONDS = 0.2
 _MAX_LOG_BYTES = 20_000_000
 """A longer log is put aside, as <name>.log.1, when its process starts."""
+
+
+class Passing(ConfigError):
+    """A process ended while starting, for a cause that passes by itself: launched again, it may come up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +133,25 @@ def spawn(
         stop([(child, signal.SIGKILL)], _KILL_SECONDS)
         raise
     return child
+
+
+def until_up(
+    process: psutil.Process, launch: Callable[[], psutil.Process], wait: Callable[[psutil.Process], object]
+) -> psutil.Process:
+    """The process for which `wait` returned: the given one, or one launched after it because the cause of its end passes.
+
+    Raises what `wait` raises; what passes, only when it has not in PASSING_SECONDS.
+    """
+    deadline = time.monotonic() + PASSING_SECONDS
+    while True:
+        try:
+            wait(process)
+            return process
+        except Passing:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(_AGAIN_SECONDS)
+        process = launch()
 
 
 def _open_log(settings: Settings, name: str) -> BinaryIO:

@@ -123,6 +123,27 @@ def test_what_a_process_says_first_is_found_whatever_stands_before_and_after_it(
     assert len(found) < 100_000
 
 
+def test_only_what_passes_is_launched_again_and_not_for_ever(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "_AGAIN_SECONDS", 0.001)
+    first, launched = psutil.Process(), iter([psutil.Process() for _ in range(2)])
+    causes: list[ConfigError] = [processes.Passing("held"), processes.Passing("held")]
+
+    def wait(_: psutil.Process) -> None:
+        if causes:
+            raise causes.pop()
+
+    last = processes.until_up(first, lambda: next(launched), wait)
+    assert last is not first
+    assert next(launched, None) is None
+    causes = [ConfigError("broken")]
+    with pytest.raises(ConfigError, match="broken"):
+        processes.until_up(first, lambda: next(launched), wait)
+    monkeypatch.setattr(processes, "PASSING_SECONDS", 0.05)
+    causes = [processes.Passing("held")] * 10_000
+    with pytest.raises(processes.Passing, match="held"):
+        processes.until_up(first, psutil.Process, wait)
+
+
 def test_half_written_records_and_records_of_the_dead_are_no_processes(settings: Settings) -> None:
     child = processes.spawn(settings, "short", [sys.executable, "-c", ""])
     child.wait()
