@@ -89,13 +89,33 @@ def wait(settings: Settings, process: psutil.Process) -> None:
         except psycopg.OperationalError as error:
             if processes.ended(process):
                 if _REFUSED in processes.first_words(settings, NAME):  # not its last words: orphans write into the log, too
-                    raise processes.Passing(f"PostgreSQL waits for processes of a killed one: see {log}") from None
+                    raise processes.Passing(_held(settings)) from None
                 raise ConfigError(
                     f"PostgreSQL ended while starting: see {log}: {' | '.join(processes.last_lines(settings, NAME))}"
                 ) from None
             if time.monotonic() > deadline:
                 raise ConfigError(f"PostgreSQL did not answer within {START_SECONDS:.0f} s ({error}): see {log}") from None
         time.sleep(0.03)
+
+
+def _held(settings: Settings) -> str:
+    """What is wrong, and what to do, when processes of a killed server do not end."""
+    data = settings.home / "postgres" / "data"
+    pids = " ".join(map(str, _orphans(data)))
+    unseen = "start again; if that is refused, too, find them as root with `ps -C postgres -o pid,args`, and end them"
+    remedy = f"end them with `kill -9 {pids}`, then start again" if pids else unseen
+    return (
+        f"PostgreSQL cannot start on {data}, port {ports.ensure(settings).postgres}: processes of a server that was killed there "
+        f"have not ended by themselves in {processes.PASSING_SECONDS:.0f} s, and still use its memory: {remedy}; "
+        f"see {settings.home / 'log' / NAME}.log"
+    )
+
+
+def _orphans(data: Path) -> list[int]:
+    """Known by where they work: no command line of theirs names the data directory."""
+    place = str(data.resolve())
+    found = psutil.process_iter(["name", "cwd"])
+    return sorted(process.pid for process in found if process.info["name"] == "postgres" and process.info["cwd"] == place)
 
 
 def connect(settings: Settings, database: str = "postgres") -> psycopg.Connection:

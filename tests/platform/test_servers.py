@@ -265,6 +265,20 @@ def test_postgres_starts_again_though_a_process_of_the_killed_one_outlives_it_fo
         assert fresh.execute("SELECT 1").fetchone() == (1,)
 
 
+def test_a_process_of_a_killed_postgres_that_does_not_end_is_named_with_a_remedy(
+    bus_home: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In bounded time: which server, who keeps it from starting, and what to do."""
+    monkeypatch.setattr(processes, "PASSING_SECONDS", 1.0)
+    with orphans.orphan(bus_home) as backend:
+        with pytest.raises(ConfigError) as told:
+            platform.start_postgres(bus_home)
+        for word in (f"{bus_home.home}/postgres/data", f"port {ports.ensure(bus_home).postgres}", f"`kill -9 {backend.pid}`"):
+            assert word in str(told.value)
+        backend.kill()
+        platform.start_postgres(bus_home)
+
+
 def test_postgres_replicates_logically(bus_home: Settings) -> None:
     with psycopg.connect(access.capture_dsn(bus_home, "civil")) as connection:
         assert connection.execute("SHOW wal_level").fetchall() == [("logical",)]
