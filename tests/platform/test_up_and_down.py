@@ -17,6 +17,7 @@ import pytest
 from bus import config
 from bus.config import Settings
 from bus.platform import ports, presence, processes, stopping
+from tests.platform import orphans
 from tests.platform.test_cli import bus
 
 START_SECONDS = 180.0
@@ -107,6 +108,16 @@ def test_a_killed_supervisor_is_named_and_the_next_one_takes_over(up: Settings) 
     assert (pid(settings, "kafka"), pid(settings, "postgres")) == servers
     assert pid(settings, "engine-0") != worker
     assert sum("run engine 0" in words for words in ours(settings)) == 1
+
+
+def test_up_waits_for_what_a_killed_postgres_has_left_running(up: Settings) -> None:
+    """After a kill of supervisor and server that one process outlives: the next `bus up` is refused its server, and comes up."""
+    os.kill(pid(up, "supervisor"), signal.SIGKILL)
+    assert presence_lost(up)
+    with orphans.orphan(up) as backend, orphans.woken_when_it_has_refused_one(up, backend):
+        told = bus(up.home, "up")
+    assert told.returncode == 0, told.stderr
+    assert processes.running(up, "postgres") is not None
 
 
 def presence_lost(settings: Settings) -> bool:
