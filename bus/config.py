@@ -12,7 +12,7 @@ import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -30,9 +30,9 @@ class ConfigError(ValueError):
 class Kafka:
     bootstrap: str = ""
     """host:port,… of an existing cluster; empty: the embedded broker."""
-    security_protocol: str = "SASL_PLAINTEXT"
+    security_protocol: Literal["SASL_PLAINTEXT", "SASL_SSL", "SSL", "PLAINTEXT"] = "SASL_PLAINTEXT"
     """SASL_PLAINTEXT on loopback only; SASL_SSL wherever a port leaves the machine."""
-    sasl_mechanism: str = "SCRAM-SHA-512"
+    sasl_mechanism: Literal["SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN"] = "SCRAM-SHA-512"
     ssl_ca: str = ""
     """File with the CA of an existing cluster."""
     heap_mb: int = 512
@@ -216,6 +216,10 @@ def _build(kind: type, values: Any, at: str) -> Any:
 def _convert(kind: Any, value: Any, at: str) -> Any:
     if dataclasses.is_dataclass(kind):
         return _build(typing.cast(type, kind), value, at)
+    if typing.get_origin(kind) is Literal:
+        if value in typing.get_args(kind):
+            return value
+        raise ConfigError(f"{at}: expected one of {', '.join(typing.get_args(kind))}, got {value!r}")
     if typing.get_origin(kind) is not None:
         if isinstance(value, Mapping):
             return {str(k): str(v) for k, v in value.items()}

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import Iterable
-from typing import NoReturn
+from collections.abc import Collection, Iterable
 
 from aiokafka import errors as told
 from confluent_kafka import KafkaError
 
 from bus.engine import client
 from bus.engine.client import Abort, HumanNeeded, Indefinite
+from bus.engine.outbox import Place
 
 PUT_OFF = frozenset(
     {KafkaError.CONCURRENT_TRANSACTIONS, KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.UNKNOWN_TOPIC_OR_PART}
 )
-"""Nothing was done, and may be soon."""
+"""Not now, but soon, perhaps."""
 ELSEWHERE = frozenset({KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_NOT_AVAILABLE})
-"""Nothing was done; another broker is to be asked."""
+"""Another broker is to be asked. Like those above, an answer to which the same request once more does no harm."""
 OTHER_LEADER = frozenset({KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_TOPIC_OR_PART})
 _NOT_OURS = frozenset(
     {
@@ -36,12 +36,19 @@ _TO_DO = {
     KafkaError.TOPIC_AUTHORIZATION_FAILED: _RIGHTS,
     KafkaError.GROUP_AUTHORIZATION_FAILED: _RIGHTS,
 }
-_REFUSED_USER = (
-    told.SaslAuthenticationFailed,
-    told.AuthenticationFailedError,
-    told.UnsupportedSaslMechanismError,
-    told.IllegalSaslStateError,
+_REFUSED: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
+    (
+        (told.SaslAuthenticationFailed, told.AuthenticationFailedError),
+        "the broker refuses this user's password: run `bus up`, which sets users and passwords",
+    ),
+    (
+        (told.UnsupportedSaslMechanismError, told.IllegalSaslStateError),
+        "the broker does not log anybody in this way: look at kafka.sasl_mechanism and kafka.security_protocol",
+    ),
+    ((ssl.SSLCertVerificationError,), "the broker's certificate is not one of kafka.ssl_ca's: check that file"),
 )
+"""What trying again does not mend: errors, what to say of them."""
+_MOST_REASONS = 3
 
 
 def judge(code: int, about: str = "") -> None:
@@ -60,17 +67,26 @@ def worst(codes: Iterable[int]) -> int:
     return min(codes, key=lambda code: (code == 0, code == KafkaError.OPERATION_NOT_ATTEMPTED, code in PUT_OFF), default=0)
 
 
+def of_places(asked: Collection[Place], answered: Iterable[tuple[str, int, int]]) -> dict[int, str]:
+    """Code -> a place of which it was said. `answered`: topic, lane, code. Raises Indefinite if a place is left out."""
+    found = {(topic, lane): code for topic, lane, code in answered}
+    if any(place not in found for place in asked):
+        raise Indefinite("a broker's answer leaves a partition out")
+    return {code: f"{topic!r} lane {lane}" for (topic, lane), code in found.items()}
+
+
 def unanswered(error: Exception) -> Exception:
     """What to raise where a request ended in this instead of an answer. Raised by aiokafka it may be anything."""
     if isinstance(error, Abort | Indefinite | HumanNeeded):
         return error
     if isinstance(error, NotImplementedError | told.IncompatibleBrokerVersion):
         return HumanNeeded(
-            "the broker takes no form of a request that is known here: it is too old, Kafka 2.5 is the oldest that will do"
+            "the broker takes no form of a request that is known here: it is too old or too new, 2.5 to 4.3 will do"
         )
-    if not isinstance(error, told.KafkaError):
-        return Indefinite(f"a request was not answered: {client.place(error)}")
-    return Indefinite(f"a request was not answered: {type(error).__name__}{unreached.words()}")
+    if isinstance(error, told.NodeNotReadyError):
+        return unreached.reason("a broker is not reached")
+    known = str(error) if isinstance(error, told.KafkaError) else client.place(error)
+    return Indefinite(f"a request was not answered: {known}")
 
 
 def _words(code: int) -> str:
@@ -79,32 +95,29 @@ def _words(code: int) -> str:
 
 
 class Unreached(logging.Handler):
-    """Keeps why the last connection was not made, which aiokafka tells its log only."""
+    """Keeps why connections were not made since `forget`, which aiokafka tells its log only."""
 
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
-        self.forget()
+        self._told: dict[type[BaseException], str] = {}
 
     def forget(self) -> None:
-        self._kind: type[BaseException] = told.KafkaConnectionError
-        self._text = ""
+        self._told.clear()
 
     def emit(self, record: logging.LogRecord) -> None:
-        if isinstance(record.args, tuple) and record.args and isinstance(record.args[-1], BaseException):
-            self._kind, self._text = type(record.args[-1]), str(record.args[-1])
+        error = record.args[-1] if isinstance(record.args, tuple) and record.args else None
+        if isinstance(error, told.KafkaError):
+            self._told[type(error)] = str(error)
+        elif isinstance(error, BaseException):
+            self._told[type(error)] = ": ".join(part for part in (type(error).__name__, str(error)) if part)
 
-    def words(self) -> str:
-        return f" ({self._kind.__name__}: {self._text})" if self._text else ""
-
-    def judge(self) -> NoReturn:
-        """Raises HumanNeeded where trying again is of no use, else Indefinite."""
-        if issubclass(self._kind, _REFUSED_USER):
-            raise HumanNeeded(
-                f"the broker refuses this user's password: run `bus up`, which sets users and passwords{self.words()}"
-            )
-        if issubclass(self._kind, ssl.SSLCertVerificationError):
-            raise HumanNeeded(f"the broker's certificate is not one of kafka.ssl_ca's: check that file{self.words()}")
-        raise Indefinite(f"no broker is reached{self.words()}")
+    def reason(self, what: str) -> Exception:
+        """HumanNeeded where trying again is of no use, else Indefinite; `what`, and why."""
+        why = "; ".join([*self._told.values()][-_MOST_REASONS:])
+        for errors, advice in _REFUSED:
+            if self._told and all(issubclass(kind, errors) for kind in self._told):
+                return HumanNeeded(f"{advice} ({why})")
+        return Indefinite(f"{what} ({why})" if why else what)
 
 
 unreached = Unreached()

@@ -3,8 +3,8 @@
 librdkafka sends a request for each partition, and a broker takes one of a connection at a time; here all partitions of one
 leader go in one request, which with a few records in each of 22 takes a third of the time (docs/performance.md).
 
-Nothing is sent again unless a broker has said that it did nothing. Whatever else goes wrong ends the transaction, for the worker
-knows how to do it once more; so there is no request of which nobody knows the outcome and which could yet arrive.
+Nothing is sent again unless a broker has answered, and said something to which the same once more does no harm. Whatever else
+goes wrong ends the transaction, for the worker knows how to do it once more; so there is no request that could yet arrive.
 """
 
 from __future__ import annotations
@@ -26,20 +26,23 @@ from aiokafka.protocol.transaction import (
     InitProducerIdRequest,
 )
 from aiokafka.structs import TopicPartition
+from confluent_kafka import KafkaError
 
 from bus.core import failpoint
 from bus.core.failpoint import Point
-from bus.engine.answers import ELSEWHERE, OTHER_LEADER, PUT_OFF, judge, unanswered, unreached, worst
+from bus.engine.answers import ELSEWHERE, OTHER_LEADER, PUT_OFF, judge, of_places, unanswered, unreached, worst
 from bus.engine.client import Abort, Indefinite
 from bus.engine.membership import Membership, TxnOffsetCommit
 from bus.engine.outbox import Place, Sealed
 
 TRANSACTION_TIMEOUT_MS = 15_000
-"""How long the broker keeps a silent worker's transaction open."""
+"""How long the broker keeps a transaction open; after that it aborts it, and refuses the producer's epoch."""
 REQUEST_BYTES = 1_048_576
 """No batch is added to a request that has as much."""
 REQUEST_SECONDS = 20.0
 """Longest wait for one answer."""
+REPLICAS_SECONDS = 10.0
+"""How long a broker waits for its replicas, shorter than anybody waits for its answer: it says which partition lacks them."""
 AGAIN_SECONDS = 25.0
 """Longest time for which a request is repeated that brokers put off."""
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.002, 0.1
@@ -49,6 +52,23 @@ Codes = Mapping[int, str]
 _ALL_REPLICAS = -1
 _TURNS = 3
 """Of the event loop, from the end of a connection to the moment that aiokafka knows of it."""
+
+
+class _Request:
+    """The batches of one, as it fills."""
+
+    def __init__(self) -> None:
+        self.batches: list[Sealed] = []
+        self._places: set[Place] = set()
+        self._size_bytes = 0
+
+    def takes(self, batch: Sealed) -> bool:
+        return self._size_bytes < REQUEST_BYTES and (batch.topic, batch.lane) not in self._places
+
+    def add(self, batch: Sealed) -> None:
+        self.batches.append(batch)
+        self._places.add((batch.topic, batch.lane))
+        self._size_bytes += len(batch.content)
 
 
 class Exchange:
@@ -80,8 +100,8 @@ class Exchange:
         unreached.forget()
         try:
             await self._client.bootstrap()
-        except told.KafkaConnectionError:
-            unreached.judge()
+        except told.KafkaConnectionError as error:
+            raise unreached.reason("no broker is reached") from error
         except Exception as error:
             raise unanswered(error) from error
         await self.renew()
@@ -89,8 +109,7 @@ class Exchange:
     async def renew(self) -> None:
         """A new epoch. What is open under the old one is aborted, and whatever of it arrives later is refused."""
         self.drop()
-        asked = InitProducerIdRequest(self._id, TRANSACTION_TIMEOUT_MS)
-        answer = await self._coordinated(lambda: asked, lambda a: {a.error_code: ""})
+        answer = await self._coordinated(InitProducerIdRequest(self._id, TRANSACTION_TIMEOUT_MS), _code)
         self.producer = (answer.producer_id, answer.producer_epoch)
 
     def drop(self) -> None:
@@ -144,12 +163,12 @@ class Exchange:
 
     async def commit_offsets(self, offsets: Mapping[Place, int], member: Membership) -> None:
         def codes(answer: Any) -> Codes:
-            return {code: f"{topic!r}" for topic, listed, _ in answer.errors for _, code, _ in listed}
+            return of_places(offsets, ((topic, lane, code) for topic, listed, _ in answer.errors for lane, code, _ in listed))
 
-        await self._coordinated(lambda: TxnOffsetCommit(self._id, self.producer, member, offsets), codes, member.group)
+        await self._coordinated(TxnOffsetCommit(self._id, self.producer, member, offsets), codes, member.group)
 
     async def end(self, commit: bool) -> None:
-        await self._coordinated(lambda: EndTxnRequest(self._id, *self.producer, commit), lambda a: {a.error_code: ""})
+        await self._coordinated(EndTxnRequest(self._id, *self.producer, commit), _code)
 
     async def close(self) -> None:
         self.drop()
@@ -171,7 +190,7 @@ class Exchange:
             await self._add({(batch.topic, batch.lane) for batch in taken})
             for node, group in self._by_leader(taken):
                 if not await self._client.ready(node):  # here, so that the tasks below write in their order
-                    raise Indefinite(f"a partition's leader is not reached{unreached.words()}")
+                    raise unreached.reason("a partition's leader is not reached")
                 task = asyncio.get_running_loop().create_task(self._guarded(self._send, node, group))
                 self._sent.add(task)
                 task.add_done_callback(self._sent.discard)
@@ -179,22 +198,16 @@ class Exchange:
     def _by_leader(self, batches: Iterable[Sealed]) -> list[tuple[int, list[Sealed]]]:
         """(broker, batches of one request), in order: a request has one batch of a place at most."""
         found: list[tuple[int, list[Sealed]]] = []
-        filling: dict[int, tuple[list[Sealed], set[Place], list[int]]] = {}
+        filling: dict[int, _Request] = {}
         for batch in batches:
             leader = self._client.cluster.leader_for_partition(TopicPartition(batch.topic, batch.lane))
-            place = (batch.topic, batch.lane)
             if leader is None or leader < 0:
                 self._client.force_metadata_update()
                 raise Abort(f"{batch.topic!r} lane {batch.lane} has no leader")
-            if leader in filling and (place in filling[leader][1] or filling[leader][2][0] >= REQUEST_BYTES):
-                del filling[leader]
-            if leader not in filling:
-                filling[leader] = ([], set(), [0])
-                found.append((leader, filling[leader][0]))
-            listed, places, size = filling[leader]
-            listed.append(batch)
-            places.add(place)
-            size[0] += len(batch.content)
+            if leader not in filling or not filling[leader].takes(batch):
+                filling[leader] = _Request()
+                found.append((leader, filling[leader].batches))
+            filling[leader].add(batch)
         return found
 
     async def _send(self, node: int, batches: list[Sealed]) -> None:
@@ -202,17 +215,15 @@ class Exchange:
         for batch in batches:
             grouped.setdefault(batch.topic, []).append((batch.lane, bytes(batch.content)))
         size = sum(len(batch.content) for batch in batches)
-        request = ProduceRequest(self._id, _ALL_REPLICAS, int(REQUEST_SECONDS * 1000), list(grouped.items()))
+        request = ProduceRequest(self._id, _ALL_REPLICAS, int(REPLICAS_SECONDS * 1000), list(grouped.items()))
         answer: Any = await self._client.send(node, request)
         self.pending_bytes -= size
-        codes = {(topic, lane): code for topic, listed in answer.topics for lane, code, *_ in listed}
-        for batch in batches:
-            code = codes.get((batch.topic, batch.lane))
-            if code is None:
-                raise Indefinite("an answer leaves a batch out")
-            if code in OTHER_LEADER:
-                self._client.force_metadata_update()
-            judge(code, f"{batch.topic!r} lane {batch.lane}")
+        answered = ((topic, lane, code) for topic, listed in answer.topics for lane, code, *_ in listed)
+        codes = of_places([(batch.topic, batch.lane) for batch in batches], answered)
+        if OTHER_LEADER & codes.keys():
+            self._client.force_metadata_update()
+        code = worst(codes)
+        judge(code, codes[code])
 
     async def _add(self, places: set[Place]) -> None:
         fresh = places - self._added
@@ -224,9 +235,9 @@ class Exchange:
         await self._know(grouped)
 
         def codes(answer: Any) -> Codes:
-            return {code: f"{topic!r}" for topic, listed in answer.errors for _, code in listed}
+            return of_places(fresh, ((topic, lane, code) for topic, listed in answer.errors for lane, code in listed))
 
-        await self._coordinated(lambda: AddPartitionsToTxnRequest(self._id, *self.producer, list(grouped.items())), codes)
+        await self._coordinated(AddPartitionsToTxnRequest(self._id, *self.producer, list(grouped.items())), codes)
         self._added |= fresh
         failpoint.hit(Point.PARTITIONS_ADDED)
 
@@ -242,9 +253,11 @@ class Exchange:
             answer: Any = await self._client.send(node, MetadataRequest(missing, allow_auto_topic_creation=False))
             codes = {code: f"{topic!r}" for code, topic, *_ in answer.topics}
             code = worst(codes)
-            if code not in (PUT_OFF | OTHER_LEADER) or time.monotonic() > deadline:
+            if time.monotonic() > deadline:
+                judge(code or KafkaError.UNKNOWN_TOPIC_OR_PART, codes.get(code, ""))
+            elif code not in PUT_OFF | OTHER_LEADER:
                 judge(code, codes.get(code, ""))
-            await self._client.force_metadata_update()
+                await self._client.force_metadata_update()
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
@@ -254,11 +267,13 @@ class Exchange:
         if self._group != group:
             if self._driver is not None:
                 await asyncio.wait({self._driver})  # or the coordinator puts one of the two off
-            await self._coordinated(lambda: AddOffsetsToTxnRequest(self._id, *self.producer, group), lambda a: {a.error_code: ""})
+            if self.failed is not None:
+                return
+            await self._coordinated(AddOffsetsToTxnRequest(self._id, *self.producer, group), _code)
             self._group = group
 
-    async def _coordinated(self, request: Callable[[], Any], codes: Callable[[Any], Codes], group: str = "") -> Any:
-        """The answer of the transaction's coordinator, or of the group's; asked again when it says that it did nothing.
+    async def _coordinated(self, request: Any, codes: Callable[[Any], Codes], group: str = "") -> Any:
+        """The answer of the transaction's coordinator, or of the group's; asked again when that does no harm.
 
         Raises Abort, Indefinite, HumanNeeded.
         """
@@ -266,7 +281,7 @@ class Exchange:
         key = (CoordinationType.GROUP, group) if group else (CoordinationType.TRANSACTION, self._id)
         while True:
             try:
-                found, answer = await self._asked(key, request(), codes)
+                found, answer = await self._asked(key, request, codes)
             except Exception as error:
                 raise unanswered(error) from error
             code = worst(found)
@@ -288,3 +303,7 @@ class Exchange:
                 return {error.errno: ""}, None
         answer: Any = await self._client.send(self._coordinators[key], request, group=ConnectionGroup.COORDINATION)
         return codes(answer), answer
+
+
+def _code(answer: Any) -> Codes:
+    return {answer.error_code: ""}

@@ -80,7 +80,7 @@ class Transactions:
         after Indefinite nobody knows."""
         member = Membership.of(metadata)
         if member.generation < 0:
-            raise Abort("this consumer is no member of its group")  # nobody would be fenced: the broker asks members only
+            raise Abort("this consumer is no member of its group")  # brokers take such offsets from anybody
         self.flush(member.group)
         failpoint.hit(Point.BEFORE_OFFSETS)
         self._run(self._exchange.commit_offsets(offsets, member))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
+import re
 import ssl
 import subprocess
 from collections.abc import Awaitable, Callable, Iterable
@@ -12,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka import errors as told
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import (
     AddOffsetsToTxnRequest,
@@ -24,13 +27,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bus import access, config
-from bus.engine.answers import PUT_OFF, worst
+from bus.engine.answers import PUT_OFF, unreached, worst
 from bus.engine.client import Abort, HumanNeeded, Indefinite
 from bus.engine.exchange import Exchange
+from bus.engine.membership import Membership
 from bus.engine.outbox import Sealed
 
 BATCH = Sealed("t", 0, bytearray(b"x"))
-END, ADD, PRODUCE = EndTxnRequest, AddPartitionsToTxnRequest, ProduceRequest
+END, ADD, PRODUCE, JOIN = EndTxnRequest, AddPartitionsToTxnRequest, ProduceRequest, AddOffsetsToTxnRequest
+MEMBER = Membership("g", 1, "member", None)
 
 
 def ended(code: int) -> Any:
@@ -46,26 +51,39 @@ def produced(*places: tuple[str, int]) -> Any:
 
 
 class Client:
-    """One broker; `answers` are given in turn, exceptions raised."""
+    """One broker; `answers` are given in turn, exceptions raised. `knows`: topics whose partitions it has heard of."""
 
-    def __init__(self, *answers: Any, leader: int | None = 1) -> None:
-        self._answers = list(answers)
-        self.asked: list[type[Any]] = []
+    def __init__(self, *answers: Any, leader: int | None = 1, knows: Iterable[str] = "tu") -> None:
+        self._answers, self._knows = list(answers), set(knows)
+        self.requests: list[Any] = []
         self.looked_up = self.refreshed = 0
-        self.cluster = SimpleNamespace(leader_for_partition=lambda _: leader, partitions_for_topic=lambda _: {0})
+        self.cluster = SimpleNamespace(
+            leader_for_partition=lambda _: leader,
+            partitions_for_topic=lambda topic: {0} if topic in self._knows else None,
+        )
+
+    @property
+    def asked(self) -> list[type[Any]]:
+        return [type(request) for request in self.requests]
 
     async def ready(self, _: int) -> bool:
         return True
+
+    def get_random_node(self) -> int:
+        return 1
 
     async def coordinator_lookup(self, *_: Any) -> int:
         self.looked_up += 1
         return 1
 
-    def force_metadata_update(self) -> None:
+    def force_metadata_update(self) -> Awaitable[None]:
         self.refreshed += 1
+        done = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return done
 
     async def send(self, _: int, request: Any, **__: Any) -> Any:
-        self.asked.append(type(request))
+        self.requests.append(request)
         answer = self._answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
@@ -96,9 +114,9 @@ def test_a_batch_that_is_lost_by_an_error_nobody_thought_of_fails_its_transactio
 
 def test_an_error_nobody_thought_of_is_told_without_its_text() -> None:
     """It might quote a record."""
-    with pytest.raises(Indefinite) as told:
+    with pytest.raises(Indefinite) as found:
         with_client(Client(ValueError("Nguyễn")), lambda exchange: exchange.end(commit=True))
-    assert "Nguyễn" not in str(told.value)
+    assert "Nguyễn" not in str(found.value)
 
 
 def test_a_batch_of_which_an_answer_says_nothing_fails_its_transaction() -> None:
@@ -106,6 +124,15 @@ def test_a_batch_of_which_an_answer_says_nothing_fails_its_transaction() -> None
     for answer in (produced(), produced(("t", 1)), produced(("u", 0))):
         with pytest.raises(Indefinite):
             with_client(Client(answer), flushed)
+
+
+def test_partitions_or_offsets_of_which_an_answer_says_nothing_are_not_taken_for_done() -> None:
+    for answer in (added(), added(u=0)):
+        with pytest.raises(Indefinite):
+            with_client(Client(answer), flushed, added=False)
+    for answer in (SimpleNamespace(errors=[]), SimpleNamespace(errors=[("t", [(1, 0, {})], {})])):
+        with pytest.raises(Indefinite):
+            with_client(Client(answer), lambda exchange: exchange.commit_offsets({("t", 0): 1}, MEMBER))
 
 
 @pytest.mark.parametrize("error", [NotImplementedError("no version"), AssertionError("no brokers"), OSError("gone")])
@@ -126,20 +153,42 @@ def test_a_partition_without_a_leader_aborts_and_is_looked_up_again() -> None:
         assert made.asked == []
 
 
-@pytest.mark.parametrize("code", sorted(PUT_OFF))
-def test_a_coordinator_that_did_nothing_is_asked_again(code: int) -> None:
-    made = Client(ended(code), ended(code), ended(0))
-    with_client(made, lambda exchange: exchange.end(commit=True))
-    assert made.asked == [END] * 3
-    assert made.looked_up == 1
+MEANT: dict[int, type[Exception] | None] = {
+    KafkaError.CONCURRENT_TRANSACTIONS: None,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS: None,
+    KafkaError.UNKNOWN_TOPIC_OR_PART: None,
+    KafkaError.NOT_COORDINATOR: None,
+    KafkaError.COORDINATOR_NOT_AVAILABLE: None,
+    KafkaError.PRODUCER_FENCED: Indefinite,
+    KafkaError.INVALID_PRODUCER_EPOCH: Indefinite,
+    KafkaError.INVALID_PRODUCER_ID_MAPPING: Indefinite,
+    KafkaError.INVALID_TXN_STATE: Indefinite,
+    KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER: Indefinite,
+    KafkaError.UNKNOWN_PRODUCER_ID: Indefinite,
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: HumanNeeded,
+    KafkaError.REQUEST_TIMED_OUT: Abort,
+    KafkaError.NOT_ENOUGH_REPLICAS_AFTER_APPEND: Abort,
+    KafkaError.UNKNOWN: Abort,
+    KafkaError.ILLEGAL_GENERATION: Abort,
+    KafkaError.FENCED_INSTANCE_ID: Abort,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: Abort,
+    999: Abort,
+}
+"""What becomes of a step that is answered so; None: it is asked again."""
 
 
-@pytest.mark.parametrize("code", [KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_NOT_AVAILABLE])
-def test_a_coordinator_that_is_none_any_more_is_looked_up_again(code: int) -> None:
-    made = Client(ended(code), ended(0))
-    with_client(made, lambda exchange: exchange.end(commit=True))
-    assert made.asked == [END] * 2
-    assert made.looked_up == 2
+@pytest.mark.parametrize("code", MEANT)
+def test_what_a_code_means(code: int) -> None:
+    meant, made = MEANT[code], Client(ended(code), ended(0))
+    if meant is None:
+        with_client(made, lambda exchange: exchange.end(commit=True))
+        assert made.asked == [END] * 2
+        assert made.looked_up == (2 if code in (KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_NOT_AVAILABLE) else 1)
+    else:
+        with pytest.raises(meant) as found:
+            with_client(made, lambda exchange: exchange.end(commit=True))
+        assert type(found.value) is meant
+        assert made.asked == [END]
 
 
 def test_a_coordinator_that_puts_off_for_ever_is_waited_for_no_longer_than_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,6 +211,54 @@ def test_an_answer_is_all_well_only_if_every_part_of_it_is(codes: list[int]) -> 
     assert (worst(codes) == 0) == (not any(codes))
     if KafkaError.PRODUCER_FENCED in codes:
         assert worst(codes) == KafkaError.PRODUCER_FENCED
+
+
+def test_a_group_joins_no_transaction_that_has_failed() -> None:
+    """Else the reason would come only after a coordinator's answer to what nobody needs."""
+
+    async def work(exchange: Exchange) -> None:
+        exchange._group = ""
+        await flushed(exchange)
+
+    made = Client(added(t=KafkaError.TOPIC_AUTHORIZATION_FAILED))
+    with pytest.raises(Abort, match="TOPIC_AUTHORIZATION_FAILED"):
+        with_client(made, work, added=False)
+    assert made.asked == [ADD]
+
+
+def known(topic: str, code: int) -> Any:
+    return SimpleNamespace(topics=[(code, topic, False, [])])
+
+
+@pytest.mark.parametrize("code", [0, KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.LEADER_NOT_AVAILABLE])
+def test_a_topic_nobody_hears_of_is_named_in_the_end_and_was_not_made_by_asking(
+    code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bus.engine.exchange.AGAIN_SECONDS", 0.05)
+    made = Client(*[known("t", code)] * 100, knows="")
+    with pytest.raises(Abort, match="'t'"):
+        with_client(made, flushed, added=False)
+    assert all(request._allow_auto_topic_creation is False for request in made.requests)
+    assert (made.refreshed > 0) == (code == 0)  # only then it can help
+
+
+def test_the_client_looks_at_all_topics_and_asks_for_none_by_name() -> None:
+    """Those it asks for, brokers might make."""
+
+    class Hears(Client):
+        def force_metadata_update(self) -> Awaitable[None]:
+            self._knows.add("t")
+            return super().force_metadata_update()
+
+    async def run() -> None:
+        exchange = Exchange({}, "engine-0")
+        real, exchange._group = exchange._client, "g"
+        exchange._client = Hears(known("t", 0), added(t=0), produced(("t", 0)), knows="")
+        await flushed(exchange)
+        assert exchange._client.asked[1:] == [ADD, PRODUCE]
+        assert real._topics == set()
+
+    asyncio.run(run())
 
 
 def test_room_is_waited_for_until_enough_is_confirmed() -> None:
@@ -202,6 +299,60 @@ def test_no_request_is_of_a_version_that_was_not_thought_of() -> None:
         return [max(form.API_VERSION for form in request._CLASSES) for request in requests]
 
     assert newest((InitProducerIdRequest, ADD, PRODUCE, AddOffsetsToTxnRequest, END)) == [0, 0, 7, 0, 0]
+
+
+def said(*errors: BaseException) -> None:
+    """As aiokafka does, of a connection that was not made."""
+    for number, error in enumerate(errors):
+        logging.getLogger("aiokafka.client").error("Unable connect to node with id %s: %s", number, error)
+
+
+REFUSED = told.SaslAuthenticationFailed("invalid credentials")
+
+
+@pytest.mark.parametrize(
+    ("errors", "kind", "words"),
+    [
+        ([], Indefinite, "^nobody there$"),
+        ([TimeoutError()], Indefinite, "TimeoutError"),
+        ([ConnectionRefusedError("refused"), TimeoutError()], Indefinite, "refused.*TimeoutError"),
+        ([REFUSED], HumanNeeded, "password.*invalid credentials"),
+        ([REFUSED, ConnectionRefusedError("refused")], Indefinite, "refused"),
+        ([ConnectionRefusedError("refused"), REFUSED], Indefinite, "refused"),
+        ([told.UnsupportedSaslMechanismError("PLAIN")], HumanNeeded, r"kafka\.sasl_mechanism"),
+        ([ssl.SSLCertVerificationError("self-signed")], HumanNeeded, r"kafka\.ssl_ca.*self-signed"),
+    ],
+)
+def test_why_a_broker_is_not_reached_is_told_and_needs_a_human_only_if_every_broker_refuses(
+    errors: list[BaseException], kind: type[Exception], words: str
+) -> None:
+    unreached.forget()
+    said(*errors)
+    found = unreached.reason("nobody there")
+    assert type(found) is kind
+    assert re.search(words, str(found))
+
+
+def test_a_request_that_was_sent_is_not_explained_by_a_connection_that_was_not_made() -> None:
+    async def ends(exchange: Exchange) -> None:
+        await exchange.begin()
+        said(ConnectionRefusedError("another broker"))
+        await exchange.end(commit=True)
+
+    for error, words in ((told.KafkaConnectionError("closed"), "closed"), (told.NodeNotReadyError("1"), "another broker")):
+        with pytest.raises(Indefinite, match=words) as found:
+            with_client(Client(error), ends)
+        assert ("another broker" in str(found.value)) == (words == "another broker")
+
+
+def test_an_earlier_transactions_reason_is_not_told_again() -> None:
+    async def ends(exchange: Exchange) -> None:
+        said(ConnectionRefusedError("before"))
+        await exchange.begin()
+        await exchange.end(commit=True)
+
+    with pytest.raises(Indefinite, match=r"^a broker is not reached$"):
+        with_client(Client(told.NodeNotReadyError("1")), ends)
 
 
 def test_a_broker_that_nobody_vouches_for_needs_a_human(tmp_path: Path) -> None:
