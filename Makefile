@@ -73,7 +73,7 @@ chaos: dev
 	@exec $(VENV)/python -m tests.chaos.run --minutes $(or $(MINUTES),5) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 failpoints: dev
-	LT_FAILPOINTS=1 $(VENV)/python -m pytest -q tests/engine/test_failpoints.py tests/engine/test_worker.py tests/engine/test_redrive.py tests/engine/test_ledger.py tests/platform/test_agreed.py tests/capture/test_failpoints.py tests/capture/test_holding.py tests/capture/test_altered.py tests/capture/test_forget.py tests/capture/test_handover.py tests/delivery/test_webhooks.py tests/processors/test_worker.py tests/platform/test_servers.py $(ARGS)
+	LT_FAILPOINTS=1 $(VENV)/python -m pytest -q tests/engine/test_failpoints.py tests/engine/test_worker.py tests/engine/test_redrive.py tests/engine/test_ledger.py tests/platform/test_agreed.py tests/capture/test_failpoints.py tests/capture/test_holding.py tests/capture/test_altered.py tests/capture/test_forget.py tests/capture/test_handover.py tests/delivery/test_webhooks.py tests/processors/test_worker.py tests/platform/test_servers.py tests/platform/test_up_and_down.py $(ARGS)
 
 planted: dev
 	LT_PLANTED=1 $(VENV)/python -m pytest -q --numprocesses 0 tests/chaos/test_planted.py $(ARGS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,10 @@ hypothesis.settings.load_profile("bus")
 for _number, _usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(_number) == signal.SIG_IGN:  # as under nohup: the tests' processes would inherit it
         signal.signal(_number, _usual)
+
+os.environ.setdefault("JAVA_TOOL_OPTIONS", "-XX:TieredStopAtLevel=1")
+"""The brokers of tests live for minutes: what the second compiler takes, 5 of 14 CPU s until topics are declared, it never gives
+back."""
 
 _SERVERS = {
     "tests/pipeline": "bus",

@@ -17,7 +17,7 @@ import pytest
 from bus.core.position import parse_lsn
 from tests.capture.conftest import MakeLab
 from tests.capture.lab import Event, Lab, field, schema, wait
-from tests.slower import FAILPOINTS, SEVERAL
+from tests.slower import SEVERAL
 
 SQL = """
 CREATE TABLE parcel (
@@ -214,7 +214,8 @@ def comes_to_rest_whole(lab: Lab, writers: list[Writer], **settings: Any) -> Non
     assert {"r", "c", "u", "d"} <= {e.op for e in judge(lab)}, "the workload did not do all there is to do"
 
 
-@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=SEVERAL)])
+@SEVERAL
+@pytest.mark.parametrize("seed", [1, 2])
 def test_kill_9_again_and_again_during_snapshot_and_stream(make_lab: MakeLab, seed: int) -> None:
     lab = make_lab(SQL, PARCEL, PERSON)
     fill(lab, 8_000)
@@ -224,14 +225,14 @@ def test_kill_9_again_and_again_during_snapshot_and_stream(make_lab: MakeLab, se
     chance = random.Random(seed)
     batch: dict[str, Any] = {"batch_events": 150, "heartbeat_seconds": 0.5}
     interrupted = 0
-    while interrupted < (5 if FAILPOINTS else 4) and not snapshot_done(lab):
+    while interrupted < 5 and not snapshot_done(lab):
         with lab.capture(**batch) as capture:
             capture.until("snapshot_started")
             threading.Event().wait(chance.uniform(0.05, 0.5))
             capture.kill()
         interrupted += 1
     assert any(s["upto"] for r in lab.positions() for t in r["tables"].values() for s in t), "no kill came between two batches"
-    for _ in range(3 if FAILPOINTS else 1):  # in the stream
+    for _ in range(3):  # in the stream
         with lab.capture(**batch) as capture:
             capture.streaming()
             known = writers[0].committed

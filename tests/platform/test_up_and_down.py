@@ -19,6 +19,7 @@ from bus.config import Settings
 from bus.platform import ports, presence, processes, stopping
 from tests.platform import orphans
 from tests.platform.test_cli import bus
+from tests.slower import SEVERAL
 
 START_SECONDS = 180.0
 MAX_STOP_SECONDS = stopping.TOTAL_SECONDS + 3
@@ -110,6 +111,7 @@ def test_a_killed_supervisor_is_named_and_the_next_one_takes_over(up: Settings) 
     assert sum("run engine 0" in words for words in ours(settings)) == 1
 
 
+@SEVERAL
 def test_up_waits_for_what_a_killed_postgres_has_left_running(up: Settings) -> None:
     """After a kill of supervisor and server that one process outlives: the next `bus up` is refused its server, and comes up."""
     os.kill(pid(up, "supervisor"), signal.SIGKILL)
