@@ -51,7 +51,8 @@ def password(settings: Settings, principal: str) -> str:
 
 
 def confluent(settings: Settings, principal: str) -> dict[str, Any]:
-    """Connection settings for confluent-kafka."""
+    """Connection settings for confluent-kafka. Raises ConfigError."""
+    tls(settings)
     config = {
         "bootstrap.servers": bootstrap(settings),
         "security.protocol": settings.kafka.security_protocol,
@@ -91,13 +92,14 @@ class Connections:
 
 
 def kafka_python(settings: Settings, principal: str) -> dict[str, Any]:
-    """Connection settings for kafka-python."""
+    """Connection settings for kafka-python. Raises ConfigError."""
+    tls(settings)
     return _python(settings, principal) | ({"ssl_cafile": settings.kafka.ssl_ca} if settings.kafka.ssl_ca else {})
 
 
 def aiokafka(settings: Settings, principal: str) -> dict[str, Any]:
     """Connection settings for aiokafka's client. Raises ConfigError."""
-    return _python(settings, principal) | {"ssl_context": tls(settings)}
+    return {"ssl_context": tls(settings)} | _python(settings, principal)
 
 
 def tls(settings: Settings) -> ssl.SSLContext | None:

@@ -172,7 +172,10 @@ def load(home: Path | None = None, flags: Mapping[str, Any] | None = None, env: 
     for dotted, value in (flags or {}).items():
         _put(merged, dotted.split("."), value)
     merged["home"] = place
-    return typing.cast(Settings, _build(Settings, merged, ""))
+    try:
+        return typing.cast(Settings, _build(Settings, merged, ""))
+    except ConfigError as error:
+        raise ConfigError(f"{error}; settings come from {file} and from {ENV_PREFIX}… variables") from None
 
 
 def _yaml(text: str, origin: str) -> Any:

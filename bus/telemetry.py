@@ -174,7 +174,7 @@ EVENTS: dict[str, str] = {
     "producer_awaited": "no transactional producer could be made, so it is tried again; `reason` says why",
     "lanes_awaited": "where lanes stand could not be read, so they wait and it is tried again; `reason` says why",
     "transaction_aborted": "a Kafka transaction was aborted; the batch is read again",
-    "consumer_replaced": "the group's coordinator shut this member out, or does not answer it; it joins anew",
+    "consumer_replaced": "the group's coordinator shut this member out, or does not answer it; it joins anew; `reason` tells",
     "producer_replaced": "the producer was thrown away after an indefinite error, or because another writer took its place",
     "schema_registered": "a schema became a subject's next version",
     "schema_deleted": "versions of a subject were hidden, or removed for good (`permanent`)",
@@ -195,7 +195,7 @@ EVENTS: dict[str, str] = {
     "webhook_told": "an operator's word was heard",
     "library": "a line of a library that we run, such as Faust; `library` says which",
     "child_started": "the supervisor started a process",
-    "child_exited": "a process ended; it is started again after a pause",
+    "child_exited": "a process ended; it is started again after a pause; `status`: its exit status, or the signal that ended it",
 }
 
 _registry = prometheus.CollectorRegistry()

@@ -32,6 +32,9 @@ from bus.signatures.statement import Keys
 
 FIRST_SECONDS = 120.0
 """Longest wait for the first policy."""
+SAY_SECONDS = 10.0
+"""How often it is said that there is none yet."""
+_UNREAD = "the topic of agreements could not be read so far: is the broker up, at the address of kafka.bootstrap?"
 _POLL_SECONDS = 0.2
 _LOOK_SECONDS = 0.02
 
@@ -57,15 +60,20 @@ class Following:
 
     def first(self, stop: Stop, meter: Meter) -> Policy:
         """Wait for the first policy. Raises HumanNeeded with what hinders it, Stopped."""
-        deadline = time.monotonic() + FIRST_SECONDS
+        said = time.monotonic()
+        deadline = said + FIRST_SECONDS
         while (found := self.newer()) is None:
             if stop.asked:
                 raise Stopped
-            if self._refused or self._follower.failed:
+            reason, now = self._refused or self._follower.failed, time.monotonic()
+            if reason:
                 meter.waits(Cause.AGREEMENTS)
-            if time.monotonic() > deadline:
-                reason = self._refused or self._follower.failed
-                raise HumanNeeded(reason or "the agreements could not be read in time: is the broker up?")
+            if now > deadline:
+                raise HumanNeeded(reason or _UNREAD)
+            if now > said + SAY_SECONDS:
+                said = now
+                meter.waits(Cause.AGREEMENTS)
+                self._log.warning("agreements_unreadable", reason=reason or _UNREAD)
             time.sleep(_LOOK_SECONDS)
         meter.goes_on(Cause.AGREEMENTS)
         return found

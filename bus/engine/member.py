@@ -54,6 +54,8 @@ class Member:
         """Whether a rebalance took place since this was last set to False."""
         self.dead = False
         """Whether the consumer has had a fatal error."""
+        self._why = ""
+        """Which one."""
         self._given: list[TopicPartition] | None = None
         """Partitions that were assigned and whose lanes have not been read yet."""
         self._owned: list[TopicPartition] = []
@@ -72,7 +74,8 @@ class Member:
 
     def _on_error(self, error: KafkaError) -> None:
         """Connection errors are mended by librdkafka; after a fatal one this consumer will never read again."""
-        self.dead = self.dead or client.is_fatal(error)
+        if client.is_fatal(error):
+            self.dead, self._why = True, f"{error.name()}: {error.str()}"
 
     def join(self) -> None:
         self._left = time.monotonic()
@@ -123,7 +126,8 @@ class Member:
         self._renewals = [at for at in self._renewals if now - at < RIVAL_SECONDS] + [now]
         if len(self._renewals) > MAX_RENEWALS:
             raise HumanNeeded(f"another process runs as {self._name}: give every worker its own index")
-        self._log.warning("consumer_replaced")
+        silent = f"the group's coordinator has not answered for {REJOIN_SECONDS:.0f} s"
+        self._log.warning("consumer_replaced", reason=self._why if self.dead else silent)
         self._forget()
         self.close()
         self.dead = False
@@ -152,9 +156,8 @@ class Member:
         if len(good) < len(messages):
             for message in messages:
                 if (error := message.error()) is not None:
-                    if client.is_fatal(error):
-                        self.dead = True
-                    else:
+                    self._on_error(error)
+                    if not client.is_fatal(error):
                         client.check(error)
         return good
 

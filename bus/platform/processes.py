@@ -182,6 +182,15 @@ def ended(process: psutil.Process) -> bool:
         return True
 
 
+def status(process: psutil.Process) -> int | str | None:
+    """How a child that has ended did: its exit status, or the signal's name; None where the system does not say."""
+    try:
+        code = process.wait(0)
+    except (psutil.TimeoutExpired, psutil.NoSuchProcess):
+        return None
+    return signal.Signals(-code).name if code is not None and code < 0 else code
+
+
 def _left(waited: list[psutil.Process], patience_seconds: float) -> list[psutil.Process]:
     """Those that have not ended in time."""
     deadline = time.monotonic() + patience_seconds

@@ -199,8 +199,9 @@ class Supervisor:
                 return
             pause = child.pause_seconds(self.rng)
             telemetry.gauge("bus_process_up").labels(process=child.name).set(0)
+            about = {"pid": child.process.pid, "status": processes.status(child.process)}
             with suppress(OSError):
-                self._log.warning("child_exited", child=child.name, again_in_seconds=round(pause, 1))
+                self._log.warning("child_exited", child=child.name, **about, again_in_seconds=round(pause, 1))
             child.process, child.due, child.failures = None, now + pause, child.failures + 1
         if now >= child.due:
             self._start_again(child)

@@ -374,8 +374,11 @@ def test_a_broker_that_nobody_vouches_for_needs_a_human(tmp_path: Path) -> None:
         asyncio.run(open_())
 
 
+@pytest.mark.parametrize("client", [access.aiokafka, access.confluent, access.kafka_python])
 @pytest.mark.parametrize("content", [None, "no certificate"])
-def test_an_authority_that_cannot_be_read_is_named(content: str | None, tmp_path: Path) -> None:
+def test_an_authority_that_cannot_be_read_is_named(
+    content: str | None, client: Callable[[config.Settings, str], Any], tmp_path: Path
+) -> None:
     authority = tmp_path / "ca.pem"
     if content is not None:
         authority.write_text(content, encoding="utf-8")
@@ -383,4 +386,4 @@ def test_an_authority_that_cannot_be_read_is_named(content: str | None, tmp_path
         f"kafka: {{bootstrap: 'kafka.example:9093', security_protocol: SASL_SSL, ssl_ca: '{authority}'}}\n", encoding="utf-8"
     )
     with pytest.raises(config.ConfigError, match=rf"kafka\.ssl_ca.*{authority}"):
-        access.tls(config.load(tmp_path, env={}))
+        client(config.load(tmp_path, env={}), "admin")

@@ -11,6 +11,7 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -218,3 +219,16 @@ def test_a_lock_file_holds_only_for_a_live_server_of_these_data(
         child.kill()
         with child.stdin, child.stdout:
             child.wait(10)
+
+
+@pytest.mark.parametrize(
+    ("word", "told"), [("kill -9 $$", "SIGKILL"), ("kill -TERM $$", "SIGTERM"), ("exit 3", 3), ("exit 0", 0)]
+)
+def test_how_a_child_has_ended_is_known(word: str, told: int | str) -> None:
+    child = psutil.Popen(["sh", "-c", word])
+    deadline = time.monotonic() + 10
+    while not processes.ended(child):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert processes.status(child) == told
+    assert processes.status(child) == told  # and stays so
