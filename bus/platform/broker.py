@@ -11,6 +11,7 @@ import os
 import re
 import secrets as randomness
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -18,10 +19,13 @@ from pathlib import Path
 import psutil
 
 from bus.config import ConfigError, Settings
-from bus.platform import jars, java, ports, processes, roster, secrets
+from bus.platform import jars, java, ports, processes, roster, secrets, stopping
 
 NAME = roster.KAFKA
 START_SECONDS = 120.0
+_NOBODY_SECONDS = 2.0
+"""The controller alone takes a quarter of that to count a broker as gone; if it has not, none was there."""
+_STOP_SECONDS = 10.0
 _ADMIN = "kafka-admin"
 _CONTROLLER = "kafka-controller"
 _FORMATTED = Path("data") / "meta.properties"
@@ -85,9 +89,29 @@ log.index.size.max.bytes=2097152
 log.segment.bytes=268435456
 num.recovery.threads.per.data.dir=2
 
-# a killed broker may come back once its predecessor counts as gone
-broker.heartbeat.interval.ms=500
-broker.session.timeout.ms=3000
+# nobody takes over from it: it neither hands over its partitions when it stops nor counts as gone when it is slow,
+# for without a leader the ends of transactions are lost (`fence`)
+controlled.shutdown.enable=false
+broker.session.timeout.ms=600000
+"""
+
+_CONTROLLER_PROPERTIES = """\
+process.roles=controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller}
+listeners=CONTROLLER://127.0.0.1:{controller}
+controller.listener.names=CONTROLLER
+listener.security.protocol.map=CONTROLLER:SASL_PLAINTEXT
+log.dirs=data
+sasl.mechanism.controller.protocol=PLAIN
+listener.name.controller.sasl.enabled.mechanisms=PLAIN
+listener.name.controller.plain.sasl.jaas.config={plain} required username="controller" \\
+  password="{secret}" user_controller="{secret}";
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:controller
+broker.heartbeat.interval.ms=100
+broker.session.timeout.ms=500
+controller.quorum.append.linger.ms=0
 """
 
 _LOGGING = """\
@@ -109,6 +133,27 @@ logger.startup.name = kafka.server.KafkaRaftServer
 logger.startup.level = info
 """
 
+_CONTROLLER_LOGGING = """\
+status = error
+shutdownHook = disable
+appender.grave.type = Console
+appender.grave.name = grave
+appender.grave.layout.type = PatternLayout
+appender.grave.layout.pattern = %d{ISO8601} %-5p %c{1}: %m%n
+appender.steps.type = Console
+appender.steps.name = steps
+appender.steps.layout.type = PatternLayout
+appender.steps.layout.pattern = %d{ISO8601} %-5p %c{1}: %m%n
+appender.steps.filter.each.type = RegexFilter
+appender.steps.filter.each.regex = .*(Becoming the active controller|Fencing broker).*
+rootLogger.level = warn
+rootLogger.appenderRef.grave.ref = grave
+rootLogger.appenderRef.grave.level = warn
+logger.controller.name = org.apache.kafka.controller
+logger.controller.level = info
+logger.controller.appenderRef.steps.ref = steps
+"""
+
 
 def start(settings: Settings) -> psutil.Process:
     """A broker that answers; returns the running one when there is one. Raises ConfigError with cause and remedy."""
@@ -121,15 +166,18 @@ def start(settings: Settings) -> psutil.Process:
 
 
 def launch(settings: Settings) -> psutil.Process:
-    """Starts the broker without waiting for it."""
+    """Starts the broker without waiting for it. Where there was one before, that first counts as gone, in about 3 s."""
     processes.make_home(settings)
+    stopping.end(settings, [roster.CONTROLLER], _STOP_SECONDS)  # of one who was killed meanwhile
     chosen = ports.ensure(settings)
     ports.require_free(settings, chosen.kafka, "Kafka")
     ports.require_free(settings, chosen.controller, "Kafka's controller")
     home = settings.home / "kafka"
     _configure(settings, chosen, home)
     command = _java(settings)
-    if not (home / _FORMATTED).exists():
+    if (home / _FORMATTED).exists():
+        _fence(settings, home)
+    else:
         _format(settings, command, home)
     return processes.spawn(settings, NAME, [*command, "kafka.Kafka", "server.properties"], env=_UTF8, cwd=home)
 
@@ -149,24 +197,67 @@ def wait(settings: Settings, process: psutil.Process) -> None:
         time.sleep(0.05)
 
 
-def _java(settings: Settings) -> list[str]:
+def _fence(settings: Settings, home: Path) -> None:
+    """The controller alone, until it counts the broker of before as gone and all partitions as without a leader.
+
+    Otherwise a lone Kafka 4.3.1 begins with the metadata of before, by which it leads everything, and loads its transactions;
+    then its new registration takes all leaders away for a moment. The markers that a transaction was owed when the broker died,
+    and that are to be written in that moment, never are: `TransactionMarkerChannelManager` takes a partition without a leader
+    for a deleted one, and notes the transaction as complete. Whoever reads committed records waits there for ever.
+
+    Raises ConfigError.
+    """
+    child = processes.spawn(
+        settings,
+        roster.CONTROLLER,
+        [*_java(settings, "controller-log4j2.properties"), "kafka.Kafka", "controller.properties"],
+        env=_UTF8,
+        cwd=home,
+    )
+    try:
+        _until_fenced(settings, child)
+    finally:
+        processes.stop([(child, signal.SIGTERM)], _STOP_SECONDS)
+        processes.forget(settings, roster.CONTROLLER)
+
+
+def _until_fenced(settings: Settings, child: psutil.Process) -> None:
+    deadline, active = time.monotonic() + START_SECONDS, 0.0
+    while time.monotonic() < deadline:
+        told = processes.first_words(settings, roster.CONTROLLER)
+        if "Fencing broker" in told:
+            return
+        if "Becoming the active controller" in told:
+            active = active or time.monotonic()
+            if time.monotonic() > active + _NOBODY_SECONDS:
+                return
+        if processes.ended(child):
+            break
+        time.sleep(0.02)
+    told = " | ".join(processes.last_lines(settings, roster.CONTROLLER))
+    raise ConfigError(f"Kafka's controller did not start: see {settings.home}/log/{roster.CONTROLLER}.log: {told}")
+
+
+def _java(settings: Settings, logging: str = "log4j2.properties") -> list[str]:
     classpath = ":".join(str(path) for path in jars.fetch())
     options = [f"-Xmx{settings.kafka.heap_mb}m", *_JVM, "-XX:+ExitOnOutOfMemoryError", "-Djava.awt.headless=true"]
-    return [str(java.find()), *options, "-Dlog4j2.configurationFile=log4j2.properties", "-cp", classpath]
+    return [str(java.find()), *options, f"-Dlog4j2.configurationFile={logging}", "-cp", classpath]
 
 
 def _configure(settings: Settings, chosen: ports.Ports, home: Path) -> None:
     module = "org.apache.kafka.common.security"
-    text = _PROPERTIES.format(
-        kafka=chosen.kafka,
-        controller=chosen.controller,
-        scram=f"{module}.scram.ScramLoginModule",
-        plain=f"{module}.plain.PlainLoginModule",
-        admin=secrets.password(settings, _ADMIN),
-        secret=secrets.password(settings, _CONTROLLER),
-    )
-    secrets.write(home / "server.properties", text.encode())
+    filled = {
+        "kafka": chosen.kafka,
+        "controller": chosen.controller,
+        "scram": f"{module}.scram.ScramLoginModule",
+        "plain": f"{module}.plain.PlainLoginModule",
+        "admin": secrets.password(settings, _ADMIN),
+        "secret": secrets.password(settings, _CONTROLLER),
+    }
+    for name, text in (("server", _PROPERTIES), ("controller", _CONTROLLER_PROPERTIES)):
+        secrets.write(home / f"{name}.properties", text.format(**filled).encode())
     (home / "log4j2.properties").write_text(_LOGGING, encoding="utf-8")
+    (home / "controller-log4j2.properties").write_text(_CONTROLLER_LOGGING, encoding="utf-8")
 
 
 def _format(settings: Settings, command: list[str], home: Path) -> None:

@@ -11,6 +11,8 @@ from bus.config import Settings
 from bus.platform import sources
 
 SUPERVISOR, KAFKA, POSTGRES, REGISTRY, FEED = "supervisor", "kafka", "postgres", "registry", "feed"
+CONTROLLER = "kafka-controller"
+"""Kafka's controller alone, which runs for a moment before the broker starts again."""
 
 
 @dataclass(frozen=True, slots=True)

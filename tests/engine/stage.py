@@ -175,8 +175,15 @@ class Stage:
 
         A broker that restarts does not say.
         """
+        return self._told(self._drained)
+
+    def decided(self, names: list[str]) -> bool:
+        """Whether no open transaction hides anything in these topics."""
+        return self._told(lambda: self._decided(names))
+
+    def _told(self, look: Callable[[], bool]) -> bool:
         try:
-            return self._drained()
+            return look()
         except KafkaException as error:
             self.left = {error.args[0].str(): {}}
             return False

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import fastavro
+import psutil
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
@@ -100,16 +101,15 @@ def test_a_worker_that_wakes_up_after_its_lanes_went_elsewhere_does_no_harm(stag
 
 @SEVERAL
 def test_a_broker_that_is_restarted_under_load_costs_time_and_nothing_else(stage: Stage) -> None:
-    """At moments that nobody chose. Killed it is in `strength/test_restarts.py`, at chosen ones: at others a lone Kafka 4.3.1
-    leaves a transaction without an end (ARCHITECTURE.md)."""
+    """At moments that nobody chose: told to stop, and killed. At chosen ones it is killed in `strength/test_restarts.py`."""
     for index in range(2):
         stage.start(f"engine-{index}")
     stage.until("both to own lanes", lambda: all(owns(stage, f"engine-{n}", 2) for n in range(2)))
-    for pause_seconds in (0.3, 1.1):
+    for pause_seconds, end in ((0.3, psutil.Process.terminate), (1.1, psutil.Process.kill)):
         stage.feed(2_500)
         time.sleep(pause_seconds)
         kafka = broker.start(stage.settings)
-        kafka.terminate()
+        end(kafka)
         kafka.wait(60)
         broker.start(stage.settings)
     stage.feed(500)

@@ -6,6 +6,8 @@ import os
 import shutil
 import socket
 import stat
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -193,6 +195,26 @@ def test_kafka_keeps_committed_records_through_a_kill(bus_home: Settings) -> Non
     consumer.close()
     assert found == [str(number).encode() for number in range(100)]
     admin.delete_topics([name])[name].result(WAIT_SECONDS)
+
+
+@SEVERAL
+def test_kafka_starts_though_who_started_it_was_killed_while_its_controller_ran_alone(bus_home: Settings) -> None:
+    running = processes.running(bus_home, roster.KAFKA)
+    assert running is not None
+    running.terminate()
+    running.wait(WAIT_SECONDS)
+    code = f"from bus import config, platform; from pathlib import Path; platform.start_kafka(config.load(Path({str(bus_home.home)!r})))"
+    starter = subprocess.Popen([sys.executable, "-c", code])
+    deadline = time.monotonic() + WAIT_SECONDS
+    while (left := processes.running(bus_home, roster.CONTROLLER)) is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    starter.kill()
+    starter.wait()
+    assert platform.start_kafka(bus_home).is_running()
+    assert not left.is_running()
+    with cluster.admin(bus_home) as client:
+        assert client.describe_topics()
 
 
 @pytest.fixture
