@@ -203,8 +203,8 @@ def test_kafka_starts_though_who_started_it_was_killed_while_its_controller_ran_
     assert running is not None
     running.terminate()
     running.wait(WAIT_SECONDS)
-    code = f"from bus import config, platform; from pathlib import Path; platform.start_kafka(config.load(Path({str(bus_home.home)!r})))"
-    starter = subprocess.Popen([sys.executable, "-c", code])
+    code = "import sys, pathlib; from bus import config, platform; platform.start_kafka(config.load(pathlib.Path(sys.argv[1])))"
+    starter = subprocess.Popen([sys.executable, "-c", code, bus_home.home])
     deadline = time.monotonic() + WAIT_SECONDS
     while (left := processes.running(bus_home, roster.CONTROLLER)) is None:
         assert time.monotonic() < deadline
