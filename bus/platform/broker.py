@@ -23,8 +23,8 @@ from bus.platform import jars, java, ports, processes, roster, secrets, stopping
 
 NAME = roster.KAFKA
 START_SECONDS = 120.0
-_NOBODY_SECONDS = 2.0
-"""The controller alone takes a quarter of that to count a broker as gone; if it has not, none was there."""
+_NOBODY_SECONDS = 10.0
+"""The controller alone takes 0.5 s to count a broker as gone; if it has not by then, that one had not begun to work."""
 _STOP_SECONDS = 10.0
 _ADMIN = "kafka-admin"
 _CONTROLLER = "kafka-controller"
@@ -34,6 +34,8 @@ _UTF8 = {"LC_ALL": "C.UTF-8"}
 
 _JVM = ("-XX:+UseSerialGC",)
 """One small heap on a machine shared with everything else: no threads of a collector beside it."""
+_SHORT_LIVED = "-XX:TieredStopAtLevel=1"
+"""For a process that ends before the second compiler pays."""
 
 _PROPERTIES = """\
 process.roles=broker,controller
@@ -92,7 +94,7 @@ num.recovery.threads.per.data.dir=2
 # nobody takes over from it: it neither hands over its partitions when it stops nor counts as gone when it is slow,
 # for without a leader the ends of transactions are lost (`fence`)
 controlled.shutdown.enable=false
-broker.session.timeout.ms=600000
+broker.session.timeout.ms=60000
 """
 
 _CONTROLLER_PROPERTIES = """\
@@ -207,13 +209,8 @@ def _fence(settings: Settings, home: Path) -> None:
 
     Raises ConfigError.
     """
-    child = processes.spawn(
-        settings,
-        roster.CONTROLLER,
-        [*_java(settings, "controller-log4j2.properties"), "kafka.Kafka", "controller.properties"],
-        env=_UTF8,
-        cwd=home,
-    )
+    command = _java(settings, "controller-log4j2.properties", _SHORT_LIVED)
+    child = processes.spawn(settings, roster.CONTROLLER, [*command, "kafka.Kafka", "controller.properties"], env=_UTF8, cwd=home)
     try:
         _until_fenced(settings, child)
     finally:
@@ -238,10 +235,10 @@ def _until_fenced(settings: Settings, child: psutil.Process) -> None:
     raise ConfigError(f"Kafka's controller did not start: see {settings.home}/log/{roster.CONTROLLER}.log: {told}")
 
 
-def _java(settings: Settings, logging: str = "log4j2.properties") -> list[str]:
+def _java(settings: Settings, logging: str = "log4j2.properties", *more: str) -> list[str]:
     classpath = ":".join(str(path) for path in jars.fetch())
     options = [f"-Xmx{settings.kafka.heap_mb}m", *_JVM, "-XX:+ExitOnOutOfMemoryError", "-Djava.awt.headless=true"]
-    return [str(java.find()), *options, f"-Dlog4j2.configurationFile={logging}", "-cp", classpath]
+    return [str(java.find()), *options, *more, f"-Dlog4j2.configurationFile={logging}", "-cp", classpath]
 
 
 def _configure(settings: Settings, chosen: ports.Ports, home: Path) -> None:
