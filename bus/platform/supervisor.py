@@ -99,6 +99,8 @@ class Supervisor:
 
     def _asked(self, _: int, __: FrameType | None) -> None:
         self._stopping = True
+        if (alone := processes.running(self.settings, roster.CONTROLLER)) is not None:
+            alone.terminate()  # so that the launch that waits for it gives up
         if self._interruptible:
             self._interruptible = False
             raise _Interrupted

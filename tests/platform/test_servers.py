@@ -26,7 +26,7 @@ from bus import access, config, platform
 from bus.config import ConfigError, Settings
 from bus.core import topics
 from bus.ledger import rest
-from bus.platform import cluster, declared, java, ports, processes, quotas, roster, secrets, sources
+from bus.platform import broker, cluster, declared, java, ports, processes, quotas, roster, secrets, sources
 from bus.platform.database import connect
 from bus.platform.declared import Right
 from tests.platform import orphans
@@ -212,7 +212,22 @@ def test_kafka_starts_though_who_started_it_was_killed_while_its_controller_ran_
     starter.kill()
     starter.wait()
     assert platform.start_kafka(bus_home).is_running()
-    assert not left.is_running()
+    assert processes.ended(left)
+    with cluster.admin(bus_home) as client:
+        assert client.describe_topics()
+
+
+@SEVERAL
+def test_kafka_starts_though_it_was_killed_before_it_had_begun_to_work(bus_home: Settings) -> None:
+    """Its controller alone finds no broker to count as gone."""
+    running = processes.running(bus_home, roster.KAFKA)
+    assert running is not None
+    running.kill()
+    running.wait(WAIT_SECONDS)
+    early = broker.launch(bus_home)
+    early.kill()
+    early.wait(WAIT_SECONDS)
+    platform.start_kafka(bus_home)
     with cluster.admin(bus_home) as client:
         assert client.describe_topics()
 

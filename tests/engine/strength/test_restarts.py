@@ -87,9 +87,11 @@ def test_a_transaction_that_was_noted_as_over_is_over_when_the_broker_is_back(
     assert kafka is not None
     asked = threading.Thread(target=_in_vain, args=(producer.commit_transaction if committed else producer.abort_transaction,))
     asked.start()
-    stage.until("the answer to be held", lambda: fault.waits)
+    while asked.is_alive() and not fault.waits:
+        time.sleep(0.0005)
     kafka.kill()
     kafka.wait(10)
+    assert fault.waits
     broker.start(stage.settings)
     proxy.clear()
     asked.join(30)
