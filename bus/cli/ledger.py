@@ -74,7 +74,10 @@ def _show(report: dict[str, Any]) -> None:
     if report["findings"] > len(report["differences"]):
         print(f"and {report['findings'] - len(report['differences']):,} more")
     state = "Everything is accounted for" if report["ok"] else "The account does not come out"
-    print(f"{state}: {report['records']:,} records, {report['audit_lines']:,} audit lines, {report['seconds']:.1f} s")
+    if report["ok"] and not report["records"]:
+        state = "There is nothing to account for"
+    lines = "audit line" if report["audit_lines"] == 1 else "audit lines"
+    print(f"{state}: {report['records']:,} records, {report['audit_lines']:,} {lines}, {report['seconds']:.1f} s")
 
 
 _WORDS = {

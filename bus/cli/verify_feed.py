@@ -59,10 +59,11 @@ def _show(report: dict[str, Any]) -> None:
     for lane, found in report["lanes"].items():
         for line in _findings(found):
             print(f"lane {lane}: {line}")
-    state = "whole" if report["ok"] else "not whole"
-    print(
-        f"{report['topic']} is {state}: {report['records']:,} records in {report['seconds']:.1f} s, read as {report['principal']}"
-    )
+    about = f"{report['records']:,} records in {report['seconds']:.1f} s, read as {report['principal']}"
+    if report["ok"] and not report["records"]:
+        print(f"{report['topic']} has no records from {report['since']} on, so nothing was checked: {about}")
+    else:
+        print(f"{report['topic']} is {'whole' if report['ok'] else 'not whole'}: {about}")
 
 
 def _findings(found: dict[str, Any]) -> list[str]:
