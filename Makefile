@@ -20,7 +20,7 @@ help:
 	@echo 'make bench   the engine beside Kafka Streams, the capture beside Debezium; ARGS="--rounds 1 --without-capture" goes to `bus bench`'
 	@echo 'make bench-growth   what an event costs as people, agreements and records grow; draws docs/growth-*.svg'
 	@echo 'make soak    the tests of the whole flow, for longer and with more people'
-	@echo 'make strength  the engine under every mistreated request, broker restart, sleeping worker, and output that takes nothing'
+	@echo 'make strength  the engine under every mistreated request, broker restart, sleeping worker, and output that takes nothing; on one broker and on three'
 	@echo 'make interop  the schema registry with clients of four languages, installed for it; needs node, npm, java and go'
 	@echo 'make fuzz    mutated records for the kernel, built with sanitizers, and for Python; MINUTES=5 SEED=1'
 	@echo 'make chaos   everything at random goes wrong under load: MINUTES=5, SEED=7 to have the same again'
@@ -61,7 +61,7 @@ soak: dev
 	LT_SOAK=1 $(VENV)/python -m pytest -q tests/pipeline tests/oracle $(ARGS)
 
 strength: dev
-	LT_SOAK=1 $(VENV)/python -m pytest -q --numprocesses 0 tests/engine/strength tests/engine/test_changes.py tests/capture/test_belated.py $(ARGS)
+	LT_SOAK=1 $(VENV)/python -m pytest -q --numprocesses 0 tests/engine/strength tests/engine/test_several_brokers.py tests/engine/test_changes.py tests/capture/test_belated.py $(ARGS)
 
 interop: dev
 	LT_INTEROP=1 $(VENV)/python -m pytest -q --numprocesses 0 tests/interop $(ARGS)
