@@ -100,7 +100,7 @@ class Supervisor:
     def _asked(self, _: int, __: FrameType | None) -> None:
         self._stopping = True
         if (alone := processes.running(self.settings, roster.CONTROLLER)) is not None:
-            alone.terminate()  # so that the launch that waits for it gives up
+            alone.kill()  # so that the launch that waits for it gives up; asked to end while it starts, it takes 5 s and more
         if self._interruptible:
             self._interruptible = False
             raise _Interrupted
