@@ -223,8 +223,9 @@ class ReplicaReader:
     def _open(self) -> None:
         path = self._current.resolve()
         inode = (path / _DATA).stat().st_ino
+        # As much is mapped as the writer may ever fill: LMDB takes what the file has now, and refuses it once it has grown.
         # Look-ups are random: reading ahead would map pages nobody asked for into every worker's memory.
-        self._env = lmdb.open(str(path), readonly=True, max_dbs=2, readahead=False, max_readers=MAX_READERS)
+        self._env = lmdb.open(str(path), map_size=MAP_BYTES, readonly=True, max_dbs=2, readahead=False, max_readers=MAX_READERS)
         _check_length(self._env, path)
         self._people = self._env.open_db(_PEOPLE, create=False)
         self._meta = self._env.open_db(_META, create=False)

@@ -51,7 +51,7 @@ WAIT_SECONDS = 30.0
 BEHIND_PROXY, PASSER_BY = "engine-2", "engine-3"
 BIG_ROWS = 3_000
 LOOK_SECONDS = 0.25
-FAULT = re.compile(r"\bin \w+[.]py:\d+")
+FAULT = re.compile(r"\bat \w+[.]py:\d+")
 """In the reason of a process that has ended by an error that nobody had thought of."""
 
 

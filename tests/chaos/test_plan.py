@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bus.engine import client
 from tests.chaos import plan
+from tests.chaos.run import FAULT
 
 PROCESSES = ["engine-0", "capture-civil", "register"]
 
@@ -28,3 +30,12 @@ def test_everything_that_can_go_wrong_does() -> None:
     }
     sleeps = [step.seconds for step in steps if step.kind == plan.SLEEP]
     assert min(sleeps) < plan.SESSION_SECONDS < max(sleeps)
+
+
+def test_a_process_that_ended_by_a_fault_of_its_own_is_an_anomaly_and_one_that_cannot_go_on_is_not() -> None:
+    """By the reason that it gives: `bus.engine.worker.run` and its like say kind and place of what nobody had thought of."""
+    try:
+        int("one")
+    except ValueError as error:
+        assert FAULT.search(f"a fault in the engine: {client.place(error)}; please report it")
+    assert not FAULT.search("another process runs as engine-0: give every worker its own index")

@@ -210,6 +210,19 @@ def test_a_view_stays_at_its_moment_while_the_writer_goes_on(tmp_path: Path, oth
     made.close()
 
 
+def test_a_reader_goes_on_when_the_file_has_outgrown_what_it_was_when_it_was_opened(tmp_path: Path, other: OtherProcess) -> None:
+    """The first write of a page more than LMDB maps by default, and of a file that was longer than that already."""
+    made = writer(tmp_path)
+    keys = [number.to_bytes(16, "big") for number in range(60_000)]
+    made.apply({keys[0]: b"first"}, {0: 1})
+    made.set_ready(True)
+    for end in (30_000, 60_000):
+        assert other.ready()
+        made.apply({key: bytes(600) for key in keys[end - 30_000 : end]}, {0: end})
+        assert other.get(keys[end - 1]) == {keys[end - 1]: bytes(600)}
+    made.close()
+
+
 def test_there_is_one_writer_at_a_time(tmp_path: Path) -> None:
     made = writer(tmp_path)
     with pytest.raises(ReplicaError, match="another register process"):
