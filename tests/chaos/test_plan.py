@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from bus.engine import client
 from tests.chaos import plan
 from tests.chaos.run import FAULT
@@ -34,8 +36,7 @@ def test_everything_that_can_go_wrong_does() -> None:
 
 def test_a_process_that_ended_by_a_fault_of_its_own_is_an_anomaly_and_one_that_cannot_go_on_is_not() -> None:
     """By the reason that it gives: `bus.engine.worker.run` and its like say kind and place of what nobody had thought of."""
-    try:
+    with pytest.raises(ValueError, match="invalid literal") as caught:
         int("one")
-    except ValueError as error:
-        assert FAULT.search(f"a fault in the engine: {client.place(error)}; please report it")
+    assert FAULT.search(f"a fault in the engine: {client.place(caught.value)}; please report it")
     assert not FAULT.search("another process runs as engine-0: give every worker its own index")
