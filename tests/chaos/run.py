@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import re
 import shutil
@@ -53,6 +54,8 @@ BIG_ROWS = 3_000
 LOOK_SECONDS = 0.25
 FAULT = re.compile(r"\bat \w+[.]py:\d+")
 """In the reason of a process that has ended by an error that nobody had thought of."""
+TRACEBACK = "Traceback (most recent call last):"
+"""What such a process leaves that does not even give a reason."""
 
 
 class Extra:
@@ -211,10 +214,20 @@ def reasons(settings: Settings) -> Counter[str]:
     """What processes have ended with by themselves. They are started again; one that does not come back is seen at the end."""
     found = Counter[str]()
     for log in sorted((settings.home / "log").glob("*.log")):
-        for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        for number, line in enumerate(lines):
             if line.startswith("{") and '"process_failed"' in line:
                 found[f"{log.stem}: {json.loads(line).get('reason')}"] += 1
+            elif line == TRACEBACK:
+                found[f"{log.stem}: a traceback at {_last_frame(lines[number + 1 :])}"] += 1
     return found
+
+
+def _last_frame(lines: list[str]) -> str:
+    """Of the traceback that goes on with these lines: file.py:number."""
+    frames = itertools.takewhile(lambda line: line.startswith(" "), lines)
+    named = [match for line in frames if (match := re.search(r'([^/"]+)", line (\d+)', line))]
+    return f"{named[-1][1]}:{named[-1][2]}" if named else "nowhere.py:0"
 
 
 @contextmanager

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
+from bus import config
 from bus.engine import client
 from tests.chaos import plan
-from tests.chaos.run import FAULT
+from tests.chaos.run import FAULT, reasons
 
 PROCESSES = ["engine-0", "capture-civil", "register"]
 
@@ -40,3 +45,13 @@ def test_a_process_that_ended_by_a_fault_of_its_own_is_an_anomaly_and_one_that_c
         int("one")
     assert FAULT.search(f"a fault in the engine: {client.place(caught.value)}; please report it")
     assert not FAULT.search("another process runs as engine-0: give every worker its own index")
+
+
+def test_a_process_that_left_a_traceback_is_an_anomaly(tmp_path: Path) -> None:
+    (tmp_path / "log").mkdir()
+    done = subprocess.run([sys.executable, "-c", "import json; json.loads('{')"], capture_output=True, text=True, check=False)
+    (tmp_path / "log" / "feed.log").write_text(f"before\n{done.stderr}after\n{done.stderr}", encoding="utf-8")
+    (reason,) = found = reasons(config.load(tmp_path, env={}))
+    assert found[reason] == 2
+    assert reason.startswith("feed: a traceback at decoder.py:")
+    assert FAULT.search(reason)
