@@ -225,7 +225,8 @@ def _until_fenced(settings: Settings, child: psutil.Process) -> None:
         if _FENCED.search(told) or told.count("Processed maybeFenceStaleBroker") >= _LOOKS:
             return
         time.sleep(0.02)
-    told = " | ".join(processes.last_lines(settings, roster.CONTROLLER))
+    lines = processes.first_words(settings, roster.CONTROLLER).splitlines()
+    told = " | ".join([line for line in lines if " DEBUG " not in line][-5:])
     raise ConfigError(f"Kafka's controller did not start: see {settings.home}/log/{roster.CONTROLLER}.log: {told}")
 
 

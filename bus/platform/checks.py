@@ -183,7 +183,8 @@ def _ports(settings: Settings) -> Iterator[Check]:
     if chosen.feed:
         listed.append((roster.FEED, chosen.feed))
     for server, port in listed:
-        if processes.running(settings, server) is None and not ports.is_free(port):
+        running = {server, roster.CONTROLLER} if server == broker.NAME else {server}
+        if not any(processes.running(settings, name) for name in running) and not ports.is_free(port):
             place = settings.home / "run" / "endpoints.json"
             todo = f"stop that process, or delete {place} to let the next `bus up` choose new ports"
             yield Check("ports", "failed", f"port {port}, which {server} uses, is taken by {ports.holder(port)}", todo)

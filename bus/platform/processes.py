@@ -22,6 +22,8 @@ from bus.config import ConfigError, Settings
 
 _SAME_START_SECONDS = 1.0
 _KILL_SECONDS = 0.2
+_STATUS_SECONDS = 1.0
+"""A process of many threads that is killed is a zombie for a moment before the system can say how it ended."""
 _LOOK_SECONDS = 0.02
 _PART_BYTES = 65_536
 """As much is read of a log, at its end or from a launch on."""
@@ -185,7 +187,7 @@ def ended(process: psutil.Process) -> bool:
 def status(process: psutil.Process) -> int | str | None:
     """How a child that has ended did: its exit status, or the signal's name; None where the system does not say."""
     try:
-        code = process.wait(0)
+        code = process.wait(_STATUS_SECONDS)
     except (psutil.TimeoutExpired, psutil.NoSuchProcess):
         return None
     return signal.Signals(-code).name if code is not None and code < 0 else code

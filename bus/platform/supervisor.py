@@ -214,6 +214,8 @@ class Supervisor:
         except (ConfigError, OSError) as error:  # its port is taken, say: it stays down for now, and is tried again
             child.failures += 1
             child.due = self.clock() + child.pause_seconds(self.rng)
+            if self._stopping:  # that is why it did not start
+                return
             with suppress(OSError):
                 self._log.error("process_failed", child=child.name, reason=str(error))
 

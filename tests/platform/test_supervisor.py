@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import random
+import socket
 from pathlib import Path
 
 import psutil
@@ -11,7 +12,7 @@ import pytest
 
 from bus import config
 from bus.config import ConfigError
-from bus.platform import account, processes, targets
+from bus.platform import account, checks, ports, processes, roster, targets
 from bus.platform.supervisor import Child, Supervisor
 
 LONGEST_SECONDS = 15.0 * 1.2
@@ -48,7 +49,8 @@ class Dying:
 
 
 @pytest.fixture
-def supervisor(tmp_path: Path) -> Supervisor:
+def supervisor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Supervisor:
+    monkeypatch.setattr(processes, "status", lambda _: 1)  # of a process that is not there, which would be waited for
     return Supervisor(config.load(tmp_path / "home", env={}), lambda _: None, rng=random.Random(1))
 
 
@@ -85,6 +87,14 @@ def test_a_child_that_was_steady_starts_again_without_a_long_pause(
     assert dying.times[1] - 90.0 < 1.0
 
 
+@pytest.mark.parametrize("stopping", [False, True])
+def test_what_does_not_start_because_the_bus_is_to_stop_is_no_failure(supervisor: Supervisor, stopping: bool) -> None:
+    log = Log(full=False)
+    supervisor._log, supervisor._stopping = log, stopping  # type: ignore[assignment]
+    supervisor._look_after(Child("kafka", Dying(refuses=True)))
+    assert log.told == ([] if stopping else ["process_failed"])
+
+
 @pytest.mark.parametrize("log_too", [False, True], ids=["targets", "targets and the log"])
 def test_a_full_disk_ends_nothing(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch, log_too: bool) -> None:
     def write(_: object) -> None:
@@ -103,6 +113,17 @@ def test_a_full_disk_ends_nothing(supervisor: Supervisor, monkeypatch: pytest.Mo
     assert len(dying.times) > 5
     assert log.told.count("child_exited") >= len(dying.times) - 1  # the last one may have been started at the last look
     assert log.told.count("process_failed") == 1
+
+
+def test_kafkas_port_is_not_taken_by_its_own_controller(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which runs before the broker starts again: no operator is to end it."""
+    settings = supervisor.settings
+    chosen = ports.ensure(settings)
+    for running, states in ((roster.CONTROLLER, {"ok"}), ("somebody", {"failed"})):
+        monkeypatch.setattr(processes, "running", lambda _, name, it=running: psutil.Process() if name == it else None)
+        with socket.create_server(("127.0.0.1", chosen.controller)):
+            told = [check for check in checks._ports(settings) if str(chosen.controller) in check.found]
+        assert {check.grade for check in told} == states
 
 
 def test_an_account_that_does_not_answer_is_one_that_does_not_reach(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
